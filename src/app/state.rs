@@ -1,0 +1,364 @@
+//! `app state`: the lock says who runs, the control socket how it is. For people a screen, for programs JSON, and for
+//! health checks in images that hold nothing but this binary a probe.
+#![forbid(unsafe_code)]
+
+use super::stop::{hidden, not_running};
+use super::{Service, print, who};
+use crate::error::{Error, Result, exit};
+use crate::http::routes::HEALTH;
+use crate::pidfile::{Content, Runs};
+use crate::settings::Settings;
+use crate::supervisor::control::{self, Question};
+use crate::sys::process::Pid;
+use crate::sys::socket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The master answers within this time or is said not to.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A probe is over within this time, the question where to probe included.
+const PROBE: Duration = Duration::from_millis(1900);
+
+pub fn state(service: &Service, settings: &Settings, json: bool, probe: bool) -> Result<u8> {
+    let begun = Instant::now();
+    let runs = who(settings).map_err(|error| error.with_code(exit::UNKNOWN))?;
+    let (text, code) = match runs {
+        Runs::Master(pid) | Runs::ByNumber(pid) => match ask(settings) {
+            Ok(facts) if probe => return health(service, &facts, begun),
+            Ok(facts) if json => (facts.json(), exit::DONE),
+            Ok(facts) => (facts.screen(&service.name), exit::DONE),
+            Err(why) => (alive_but(pid, &why), exit::UNKNOWN),
+        },
+        Runs::Nobody(content @ Content::Pid(_)) => (not_running(settings, content), exit::FAILED),
+        Runs::Nobody(content) => (not_running(settings, content), exit::NOT_RUNNING),
+        Runs::Hidden => (hidden(settings), exit::UNKNOWN),
+    };
+    if probe {
+        return Err(Error::failed(text));
+    }
+    match (code, json) {
+        (exit::DONE, _) => print(&text),
+        (_, true) => print(&format!(
+            "{{\"running\":{},\"reason\":{}}}\n",
+            unknown(code),
+            quoted(&text)
+        )),
+        (exit::UNKNOWN, false) => return Err(Error::failed(text).with_code(code)),
+        (_, false) => print(&format!("{}: {text}\n", service.name)),
+    }
+    Ok(code)
+}
+
+fn unknown(code: u8) -> &'static str {
+    if code == exit::UNKNOWN {
+        "null"
+    } else {
+        "false"
+    }
+}
+
+fn alive_but(pid: Pid, why: &str) -> String {
+    format!("pid {pid} is alive but does not answer: {why}")
+}
+
+/// What the master says of itself.
+struct Facts(Vec<Vec<String>>);
+
+fn ask(settings: &Settings) -> std::result::Result<Facts, String> {
+    let path = &settings.place.socket;
+    let answer = control::ask_until_heard(path, &Question::State, PATIENCE);
+    answer
+        .map(Facts)
+        .map_err(|error| format!("{}: {error}", path.display()))
+}
+
+impl Facts {
+    fn lines(&self, key: &'static str) -> impl Iterator<Item = &[String]> {
+        let lines = self
+            .0
+            .iter()
+            .filter(move |line| line.first().is_some_and(|word| word == key));
+        lines.map(|line| &line[1..])
+    }
+
+    fn get(&self, key: &'static str) -> &str {
+        self.lines(key)
+            .next()
+            .and_then(|words| words.first())
+            .map_or("", String::as_str)
+    }
+
+    fn millis(&self, key: &'static str) -> Duration {
+        Duration::from_millis(self.get(key).parse().unwrap_or(0))
+    }
+
+    /// One screen for people.
+    fn screen(&self, name: &str) -> String {
+        let mut text = format!(
+            "{name}: running, pid {}, on {}\n",
+            self.get("pid"),
+            self.get("address")
+        );
+        let mut fact = |key: &str, value: String| text += &format!("  {key:<12} {value}\n");
+        let note = if self.get("restarting") == "true" {
+            ", a restart is under way"
+        } else {
+            ""
+        };
+        fact(
+            "uptime",
+            format!(
+                "{}, generation {}{note}",
+                span(self.millis("uptime")),
+                self.get("generation")
+            ),
+        );
+        fact(
+            "requests",
+            format!(
+                "{} answered, {} in flight",
+                self.get("requests"),
+                self.get("in_flight")
+            ),
+        );
+        let backlog = match self.get("backlog") {
+            "" => String::new(),
+            count => format!(", {count} waiting to be"),
+        };
+        fact(
+            "connections",
+            format!(
+                "{} open, {} accepted{backlog}",
+                self.get("connections"),
+                self.get("accepted")
+            ),
+        );
+        for words in self.lines("worker") {
+            let [pid, stage, uptime, open, in_flight, requests] = words else {
+                continue;
+            };
+            let up = span(Duration::from_millis(uptime.parse().unwrap_or(0)));
+            let counts = format!("{requests} answered, {in_flight} in flight, {open} connections");
+            fact("worker", format!("{pid} {stage}, up {up}; {counts}"));
+        }
+        if self.get("worker_deaths") != "0" {
+            fact(
+                "deaths",
+                format!("{} workers died unasked", self.get("worker_deaths")),
+            );
+        }
+        if let Some([at, went_well, how]) = self.lines("last_restart").next() {
+            let ago = span(since(at));
+            let given_up = if went_well == "true" {
+                ""
+            } else {
+                "given up: "
+            };
+            fact("last restart", format!("{ago} ago: {given_up}{how}"));
+        }
+        text
+    }
+
+    /// One object for programs; the README has its keys.
+    fn json(&self) -> String {
+        let number = |key: &'static str| {
+            Some(self.get(key))
+                .filter(|value| !value.is_empty())
+                .unwrap_or("null")
+                .to_owned()
+        };
+        let seconds =
+            |millis: &str| format!("{:.3}", millis.parse::<u64>().unwrap_or(0) as f64 / 1000.0);
+        let workers: Vec<String> = self
+            .lines("worker")
+            .filter_map(|words| {
+                let [pid, stage, uptime, open, in_flight, requests] = words else { return None };
+                let (stage, uptime) = (quoted(stage), seconds(uptime));
+                Some(format!(
+                    "{{\"pid\":{pid},\"state\":{stage},\"uptime_seconds\":{uptime},\"connections\":{open},\
+                     \"in_flight\":{in_flight},\"requests\":{requests}}}"
+                ))
+            })
+            .collect();
+        let last = self.lines("last_restart").next().and_then(|words| {
+            let [at, went_well, how] = words else {
+                return None;
+            };
+            Some(format!(
+                "{{\"at_unix_seconds\":{},\"ok\":{went_well},\"text\":{}}}",
+                seconds(at),
+                quoted(how)
+            ))
+        });
+        let pairs = [
+            ("running", "true".to_owned()),
+            ("pid", number("pid")),
+            ("address", quoted(self.get("address"))),
+            ("daemon", number("daemon")),
+            ("uptime_seconds", seconds(self.get("uptime"))),
+            ("generation", number("generation")),
+            ("restarting", number("restarting")),
+            ("connections", number("connections")),
+            ("in_flight", number("in_flight")),
+            ("requests", number("requests")),
+            ("accepted", number("accepted")),
+            ("backlog", number("backlog")),
+            ("worker_deaths", number("worker_deaths")),
+            ("workers", format!("[{}]", workers.join(","))),
+            ("last_restart", last.unwrap_or_else(|| "null".to_owned())),
+        ];
+        let pairs: Vec<String> = pairs
+            .into_iter()
+            .map(|(key, value)| format!("\"{key}\":{value}"))
+            .collect();
+        format!("{{{}}}\n", pairs.join(","))
+    }
+}
+
+fn since(unix_millis: &str) -> Duration {
+    let at = Duration::from_millis(unix_millis.parse().unwrap_or(0));
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH + at)
+        .unwrap_or_default()
+}
+
+/// A time span as people say it: `4.2 s`, `12 min`, `3 h 20 min`, `9 d 4 h`.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, seconds / 3600, seconds / 60) {
+        (0, 0, 0..2) => format!("{:.1} s", time.as_secs_f64()),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// A JSON string, RFC 8259 §7.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out += &format!("\\u{:04x}", c as u32),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+/// A real request to the health path.
+fn health(service: &Service, facts: &Facts, begun: Instant) -> Result<u8> {
+    let address = facts.get("reachable");
+    let failed = |why: String| Error::failed(format!("not healthy: {address}{HEALTH}: {why}"));
+    if address.is_empty() {
+        return Err(Error::failed("not healthy: it is stopping"));
+    }
+    let status = match address.strip_prefix("unix:") {
+        Some(path) => socket::connect_unix(Path::new(path)).and_then(|fd| {
+            let stream = UnixStream::from(fd);
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(left(begun)))?;
+            stream.set_write_timeout(Some(left(begun)))?;
+            status_of(stream)
+        }),
+        None => address.to_socket_addrs().and_then(|mut addresses| {
+            let address = addresses
+                .next()
+                .ok_or(std::io::ErrorKind::AddrNotAvailable)?;
+            let stream = TcpStream::connect_timeout(&address, left(begun))?;
+            stream.set_read_timeout(Some(left(begun)))?;
+            status_of(stream)
+        }),
+    };
+    match status.map_err(|error| failed(error.to_string()))? {
+        200 => {
+            print(&format!("{}: healthy\n", service.name));
+            Ok(exit::DONE)
+        }
+        status => Err(failed(format!("status {status}"))),
+    }
+}
+
+fn left(begun: Instant) -> Duration {
+    PROBE
+        .saturating_sub(begun.elapsed())
+        .max(Duration::from_millis(1))
+}
+
+/// Asks on a fresh connection, and reads no further than the status.
+fn status_of(mut stream: impl Read + Write) -> std::io::Result<u16> {
+    write!(
+        stream,
+        "GET {HEALTH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut start = [0; 12];
+    stream.read_exact(&mut start)?;
+    let text = std::str::from_utf8(&start).unwrap_or_default();
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|status| status.parse().ok());
+    status.ok_or_else(|| std::io::Error::other("it does not speak HTTP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let lines = [
+            "pid 7",
+            "address http://localhost:8888",
+            "uptime 61500",
+            "generation 2",
+            "restarting false",
+            "daemon true",
+            "connections 3",
+            "in_flight 1",
+            "requests 10",
+            "accepted 5",
+            "backlog ",
+            "worker_deaths 1",
+            "worker 9 serving 5000 3 1 4",
+        ];
+        let lines = lines
+            .into_iter()
+            .map(|line| line.split(' ').map(str::to_owned).collect());
+        let last = ["last_restart", "0", "false", "say \"no\"\n"]
+            .map(str::to_owned)
+            .to_vec();
+        Facts(lines.chain([last]).collect())
+    }
+
+    #[test]
+    fn for_people() {
+        let screen = facts().screen("hade");
+        let expected = "hade: running, pid 7, on http://localhost:8888\n  uptime       61.5 s, generation 2\n  \
+                        requests     10 answered, 1 in flight\n  connections  3 open, 5 accepted\n  \
+                        worker       9 serving, up 5.0 s; 4 answered, 1 in flight, 3 connections\n  \
+                        deaths       1 workers died unasked\n  last restart ";
+        assert!(screen.starts_with(expected), "{screen}");
+    }
+
+    #[test]
+    fn for_programs() {
+        let expected = r#"{"running":true,"pid":7,"address":"http://localhost:8888","daemon":true,"uptime_seconds":61.500,"generation":2,"restarting":false,"connections":3,"in_flight":1,"requests":10,"accepted":5,"backlog":null,"worker_deaths":1,"workers":[{"pid":9,"state":"serving","uptime_seconds":5.000,"connections":3,"in_flight":1,"requests":4}],"last_restart":{"at_unix_seconds":0.000,"ok":false,"text":"say \"no\"\u000a"}}"#;
+        assert_eq!(facts().json().trim_end(), expected);
+    }
+
+    #[test]
+    fn spans() {
+        for (seconds, text) in [
+            (0, "0.0 s"),
+            (119, "119.0 s"),
+            (120, "2 min"),
+            (3600, "1 h 0 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The ready binary: a page, a demonstration, and the health check that every hade application has.
+
+use hade::{App, Response};
+use std::process::ExitCode;
+
+const PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>hade</title>\n\
+    <h1>It works</h1>\n<p>This is hade. Try <a href=\"/demo/demo\">/demo/demo</a> and <a href=\"/healthz\">/healthz</a>.\n</html>\n";
+
+fn main() -> ExitCode {
+    App::new("hade")
+        .get("/", |_| Response::html(PAGE))
+        .get("/demo/demo", |_| {
+            Response::json("\"this is demo for all\"\n")
+        })
+        .main()
+}

@@ -1,0 +1,82 @@
+//! The same news for whoever supervises: `sd_notify(3)` datagrams to `$NOTIFY_SOCKET`, and the one newline on a
+//! descriptor that s6 and its kin wait for.
+#![forbid(unsafe_code)]
+
+use crate::sys::fd;
+use crate::sys::process::{Pid, monotonic_micros};
+use crate::sys::socket;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// Where news go, if anywhere.
+#[derive(Default)]
+pub struct Notify {
+    socket: Option<OsString>,
+    ready: Option<OwnedFd>,
+    /// How often a sign of life is wanted, halved, and when the next one is due.
+    watchdog: Option<(Duration, Instant)>,
+}
+
+impl Notify {
+    /// From the environment of this process, and a descriptor given with `--ready-fd`.
+    pub fn new(ready: Option<OwnedFd>) -> Notify {
+        let variable = |name: &str| std::env::var(name).ok();
+        let socket = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+        let meant = variable("WATCHDOG_PID").is_none_or(|pid| pid == Pid::own().to_string());
+        let micros = variable("WATCHDOG_USEC")
+            .filter(|_| meant)
+            .and_then(|micros| micros.parse().ok());
+        let watchdog = micros.filter(|micros| *micros > 0 && socket.is_some());
+        let watchdog =
+            watchdog.map(|micros: u64| (Duration::from_micros(micros) / 2, Instant::now()));
+        Notify {
+            socket,
+            ready,
+            watchdog,
+        }
+    }
+
+    /// It serves; also after a restart.
+    pub fn ready(&mut self, status: &str) {
+        self.send(&format!("READY=1\nMAINPID={}\nSTATUS={status}", Pid::own()));
+        if let Some(ready) = self.ready.take() {
+            let _ = fd::write(ready.as_fd(), b"\n");
+        }
+    }
+
+    /// A restart begins; [`Notify::ready`] ends it.
+    pub fn reloading(&self) {
+        self.send(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=restarting",
+            monotonic_micros()
+        ));
+    }
+
+    /// It leaves.
+    pub fn stopping(&self) {
+        self.send("STOPPING=1\nSTATUS=draining");
+    }
+
+    /// When the next sign of life is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.watchdog.map(|(_, due)| due)
+    }
+
+    /// Sends it, if it is due.
+    pub fn tick(&mut self, now: Instant) {
+        if let Some((every, due)) = &mut self.watchdog {
+            if *due <= now {
+                *due = now + *every;
+                self.send("WATCHDOG=1");
+            }
+        }
+    }
+
+    /// Nobody waits for these, and a supervisor that does not listen is its own affair.
+    fn send(&self, text: &str) {
+        if let Some(socket) = &self.socket {
+            let _ = socket::send_datagram(socket, text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Memory that a master and its workers share, and that outlives an `execve(2)` by its descriptor.
+
+use super::check;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+
+/// How many numbers the region holds.
+pub const WORDS: usize = 2560;
+
+/// The region: zeroed when new, and never unmapped.
+pub type Region = &'static [AtomicU64; WORDS];
+
+/// A new region: `memfd_create(2)`, or before Linux 3.17 a file under `fallback` that loses its name at once.
+pub fn new_region(fallback: &std::path::Path) -> io::Result<(OwnedFd, Region)> {
+    // SAFETY: the name is a NUL-terminated string, which the call copies.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_memfd_create, c"hade".as_ptr(), libc::MFD_CLOEXEC)
+    });
+    let file = match fd {
+        // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
+        Ok(fd) => File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(_) => {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(fallback)?;
+            std::fs::remove_file(fallback)?;
+            file
+        }
+    };
+    file.set_len((WORDS * 8) as u64)?;
+    let fd = OwnedFd::from(file);
+    map(fd)
+}
+
+/// A region that came through an `execve(2)`; an error when the descriptor is not one.
+pub fn adopt_region(fd: OwnedFd) -> io::Result<(OwnedFd, Region)> {
+    let file = File::from(fd);
+    // Reading beyond a shorter file would be a SIGBUS.
+    if file.metadata()?.len() != (WORDS * 8) as u64 {
+        return Err(io::Error::other("it has another size"));
+    }
+    map(OwnedFd::from(file))
+}
+
+fn map(fd: OwnedFd) -> io::Result<(OwnedFd, Region)> {
+    let (access, number) = (libc::PROT_READ | libc::PROT_WRITE, fd.as_raw_fd());
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            WORDS * 8,
+            access,
+            libc::MAP_SHARED,
+            number,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is page-aligned, as long as the file, stays for the life of the process, and is only ever
+    // used through atomics, here and in the other processes.
+    Ok((fd, unsafe { &*address.cast::<[AtomicU64; WORDS]>() }))
+}

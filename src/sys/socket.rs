@@ -1,0 +1,531 @@
+//! Sockets beyond what std offers: options before `bind`, a backlog of choice, `accept4`, sends that never block or
+//! raise SIGPIPE.
+
+use super::{check, retry};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The longest path that a Unix socket's address holds, its final NUL left out: `unix(7)`.
+pub const UNIX_PATH_MAX: usize = 107;
+
+/// An address in the kernel's own form.
+struct Raw {
+    storage: libc::sockaddr_storage,
+    length: libc::socklen_t,
+}
+
+impl Raw {
+    fn empty() -> Raw {
+        Raw {
+            // SAFETY: sockaddr_storage is plain integers, for which all zeros is a value.
+            storage: unsafe { zeroed() },
+            length: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+        }
+    }
+
+    fn of<T>(address: T) -> Raw {
+        let mut raw = Raw::empty();
+        debug_assert!(size_of::<T>() <= size_of::<libc::sockaddr_storage>());
+        // SAFETY: sockaddr_storage is at least as large and as strictly aligned as every sockaddr that T stands for.
+        unsafe { (&raw mut raw.storage).cast::<T>().write(address) };
+        raw.length = size_of::<T>() as libc::socklen_t;
+        raw
+    }
+
+    fn ip(address: SocketAddr) -> Raw {
+        match address {
+            SocketAddr::V4(v4) => {
+                // SAFETY: sockaddr_in is plain integers, for which all zeros is a value.
+                let mut raw: libc::sockaddr_in = unsafe { zeroed() };
+                raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                raw.sin_port = v4.port().to_be();
+                raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                Raw::of(raw)
+            }
+            SocketAddr::V6(v6) => {
+                // SAFETY: sockaddr_in6 is plain integers, for which all zeros is a value.
+                let mut raw: libc::sockaddr_in6 = unsafe { zeroed() };
+                raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                raw.sin6_port = v6.port().to_be();
+                raw.sin6_addr.s6_addr = v6.ip().octets();
+                raw.sin6_scope_id = v6.scope_id();
+                Raw::of(raw)
+            }
+        }
+    }
+
+    fn unix(path: &OsStr) -> io::Result<Raw> {
+        // SAFETY: sockaddr_un is plain integers, for which all zeros is a value.
+        let mut raw: libc::sockaddr_un = unsafe { zeroed() };
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let bytes = path.as_bytes();
+        if bytes.is_empty() || bytes.len() > UNIX_PATH_MAX || bytes.contains(&0) {
+            let text = format!(
+                "a socket's path holds 1 to {UNIX_PATH_MAX} bytes, this one has {}",
+                bytes.len()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        Ok(Raw::of(raw))
+    }
+
+    fn pointer(&self) -> *const libc::sockaddr {
+        (&raw const self.storage).cast()
+    }
+
+    fn to_ip(&self) -> Option<SocketAddr> {
+        match i32::from(self.storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the storage holds a sockaddr_in.
+                let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddr::V4(SocketAddrV4::new(
+                    ip,
+                    u16::from_be(raw.sin_port),
+                )))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: the family says that the storage holds a sockaddr_in6.
+                let raw = unsafe { &*(&raw const self.storage).cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
+                Some(SocketAddr::V6(SocketAddrV6::new(
+                    ip,
+                    u16::from_be(raw.sin6_port),
+                    0,
+                    raw.sin6_scope_id,
+                )))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn stream_socket(family: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes three numbers and touches no memory.
+    let fd = check(unsafe {
+        libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        )
+    })?;
+    // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let size = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: pointer and size describe one int that lives through the call.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
+        .map(drop)
+}
+
+fn option(fd: BorrowedFd<'_>, name: i32) -> io::Result<i32> {
+    let (mut value, mut size) = (0i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: pointer and size describe one int that lives through the call.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &mut size,
+        )
+    })?;
+    Ok(value)
+}
+
+fn bind(fd: &OwnedFd, address: &Raw) -> io::Result<()> {
+    // SAFETY: pointer and length describe the address, which lives through the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), address.pointer(), address.length) }).map(drop)
+}
+
+/// `listen(2)`; on a socket that already listens it changes the backlog.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: takes two numbers and touches no memory.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// A TCP socket bound and listening, non-blocking, close-on-exec, SO_REUSEADDR. An IPv6 wildcard takes IPv4 too.
+pub fn listen_ip(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
+    let fd = stream_socket(if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    })?;
+    set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if address.is_ipv6() {
+        let only_v6 = i32::from(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6)?;
+    }
+    bind(&fd, &Raw::ip(address))?;
+    listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
+/// A path that a Unix socket's address holds: the path itself, or one by way of its directory's descriptor, which is
+/// to be kept open meanwhile. Needs /proc for the latter.
+pub fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    if path.as_os_str().len() <= UNIX_PATH_MAX {
+        return Ok((path.to_owned(), None));
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok((path.to_owned(), None));
+    };
+    let directory = File::open(parent)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    if short.as_os_str().len() > UNIX_PATH_MAX {
+        return Ok((path.to_owned(), None));
+    }
+    Ok((short, Some(directory)))
+}
+
+/// A Unix stream socket bound under `path` with exactly this mode before anyone can connect, then listening.
+/// The path must not exist.
+pub fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::PermissionsExt;
+    let fd = stream_socket(libc::AF_UNIX)?;
+    let (short, _directory) = short_path(path)?;
+    bind(&fd, &Raw::unix(short.as_os_str())?)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
+/// Makes a socket non-blocking, for all who share it.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL take and give ints and touch no memory.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// A connection to a Unix stream socket, non-blocking. A listener whose queue is full is an error at once.
+pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
+    let fd = stream_socket(libc::AF_UNIX)?;
+    let (short, _directory) = short_path(path)?;
+    let address = Raw::unix(short.as_os_str())?;
+    // SAFETY: pointer and length describe the address, which lives through the call.
+    retry(|| check(unsafe { libc::connect(fd.as_raw_fd(), address.pointer(), address.length) }))?;
+    Ok(fd)
+}
+
+/// A pair of connected sockets that keep message boundaries (SOCK_SEQPACKET), non-blocking and close-on-exec.
+pub fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the pointer is to two ints that live through the call, which writes no more than these.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so both numbers are open descriptors that nobody else owns.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// The local address of an IP socket; `None` for a Unix one.
+pub fn local_ip(fd: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+    let mut raw = Raw::empty();
+    // SAFETY: pointer and length describe the storage, which lives through the call.
+    check(unsafe {
+        libc::getsockname(
+            fd.as_raw_fd(),
+            (&raw mut raw.storage).cast(),
+            &mut raw.length,
+        )
+    })?;
+    Ok(raw.to_ip())
+}
+
+/// The path that a Unix socket is bound to, if it has one.
+pub fn local_path(fd: BorrowedFd<'_>) -> Option<PathBuf> {
+    let mut raw = Raw::empty();
+    // SAFETY: pointer and length describe the storage, which lives through the call.
+    check(unsafe {
+        libc::getsockname(
+            fd.as_raw_fd(),
+            (&raw mut raw.storage).cast(),
+            &mut raw.length,
+        )
+    })
+    .ok()?;
+    if i32::from(raw.storage.ss_family) != libc::AF_UNIX {
+        return None;
+    }
+    // SAFETY: the family says that the storage holds a sockaddr_un.
+    let path = unsafe { (*(&raw const raw.storage).cast::<libc::sockaddr_un>()).sun_path };
+    let bytes: Vec<u8> = path
+        .iter()
+        .map(|byte| *byte as u8)
+        .take_while(|byte| *byte != 0)
+        .collect();
+    (!bytes.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(&bytes)))
+}
+
+/// Whether this is a stream socket that listens.
+pub fn is_listening(fd: BorrowedFd<'_>) -> bool {
+    option(fd, libc::SO_TYPE).is_ok_and(|kind| kind == libc::SOCK_STREAM)
+        && option(fd, libc::SO_ACCEPTCONN).is_ok_and(|listens| listens == 1)
+}
+
+/// `accept4(2)`: the next connection, non-blocking, close-on-exec, TCP_NODELAY; and where it comes from, if from IP.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    let mut raw = Raw::empty();
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = retry(|| {
+        raw.length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: pointer and length describe the storage, which lives through the call.
+        check(unsafe {
+            libc::accept4(
+                listener.as_raw_fd(),
+                (&raw mut raw.storage).cast(),
+                &mut raw.length,
+                flags,
+            )
+        })
+    })?;
+    // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let peer = raw.to_ip();
+    if peer.is_some() {
+        // Without it the last segment of an answer may wait for the client's delayed ACK. Not worth refusing over.
+        let _ = set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    }
+    Ok((fd, peer))
+}
+
+/// `recv(2)` that never blocks; 0 is the end of what the peer sends.
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| {
+        // SAFETY: pointer and length describe `buffer`, which lives through the call.
+        check(unsafe {
+            libc::recv(
+                fd.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                libc::MSG_DONTWAIT,
+            )
+        })
+    })
+    .map(|count| count as usize)
+}
+
+/// Whether a connection waits to be accepted.
+pub fn has_waiting(listener: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: pointer and count describe the one entry, which lives through the call.
+    unsafe { libc::poll(&mut entry, 1, 0) == 1 }
+}
+
+/// Bytes that were sent and that the peer has not yet acknowledged, SIOCOUTQ of `tcp(7)` and `unix(7)`.
+pub fn unsent(fd: BorrowedFd<'_>) -> Option<u32> {
+    let mut count = 0i32;
+    // SAFETY: the pointer is to one int that lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut count) }).ok()?;
+    u32::try_from(count).ok()
+}
+
+/// Whether anything waits to be read: data, the end, or an error.
+pub fn has_input(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = 0u8;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    // SAFETY: pointer and length describe one byte that lives through the call.
+    let result =
+        retry(|| check(unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) }));
+    !matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// `sendmsg(2)` that never blocks and never raises SIGPIPE; may send less than all.
+pub fn send(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: msghdr is plain data for which all zeros is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    // IoSlice is promised to have the layout of iovec; sendmsg(2) only reads it.
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the message points to `parts`, which live through the call.
+    retry(|| check(unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) }))
+        .map(|count| count as usize)
+}
+
+/// `shutdown(2)` of the sending side: the peer reads what was sent, then the end.
+pub fn shutdown_write(fd: BorrowedFd<'_>) {
+    // SAFETY: takes two numbers and touches no memory. It fails only where there is nothing left to shut.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// Who is at the other end of a Unix socket: the effective user id when it connected, SO_PEERCRED of `unix(7)`.
+pub fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: pointer and size describe one ucred that lives through the call.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut peer).cast(),
+            &mut size,
+        )
+    })?;
+    Ok(peer.uid)
+}
+
+/// How many connections wait to be accepted on a TCP listener: TCP_INFO of `tcp(7)`, whose field for segments not
+/// yet acknowledged has this meaning on a listening socket. `None` on any other socket.
+pub fn waiting(fd: BorrowedFd<'_>) -> Option<u32> {
+    // SAFETY: tcp_info is plain integers, for which all zeros is a value.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: pointer and size describe one tcp_info that lives through the call; an old kernel fills in less.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut info).cast(),
+            &mut size,
+        )
+    })
+    .ok()?;
+    Some(info.tcpi_unacked)
+}
+
+/// Sends one datagram to a Unix socket: a path, or with a leading `@` a name in the abstract namespace (`unix(7)`).
+pub fn send_datagram(to: &OsStr, bytes: &[u8]) -> io::Result<()> {
+    let mut address = Raw::unix(to)?;
+    // The kernel takes names as long as they are said to be: the final NUL belongs to paths alone.
+    address.length =
+        (std::mem::offset_of!(libc::sockaddr_un, sun_path) + to.len()) as libc::socklen_t;
+    if to.as_bytes()[0] == b'@' {
+        // SAFETY: `Raw::unix` filled the storage with a sockaddr_un, whose path has at least one byte.
+        unsafe { (*(&raw mut address.storage).cast::<libc::sockaddr_un>()).sun_path[0] = 0 };
+    } else {
+        address.length += 1;
+    }
+    // SAFETY: takes three numbers and touches no memory.
+    let fd =
+        check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: both pointers and lengths describe what lives through the call.
+    let sent = check(unsafe {
+        let (data, length) = (bytes.as_ptr().cast(), bytes.len());
+        libc::sendto(
+            fd.as_raw_fd(),
+            data,
+            length,
+            flags,
+            address.pointer(),
+            address.length,
+        )
+    });
+    sent.map(drop)
+}
+
+/// Room for the control message that carries one descriptor, aligned as `cmsg(3)` asks.
+#[repr(C, align(8))]
+struct Carrier([u8; 64]);
+
+/// `sendmsg(2)` of a few bytes and, if there is one, a descriptor beside them (SCM_RIGHTS). Never blocks.
+pub fn send_with_fd(
+    to: BorrowedFd<'_>,
+    bytes: &[u8],
+    fd: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mut carrier = Carrier([0; 64]);
+    let part = IoSlice::new(bytes);
+    // SAFETY: msghdr is plain data for which all zeros is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = (&raw const part).cast_mut().cast();
+    message.msg_iovlen = 1;
+    if let Some(fd) = fd {
+        message.msg_control = (&raw mut carrier).cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the header that CMSG_FIRSTHDR finds lies at the start of
+        // `carrier`, which is aligned for it and has room for it and one int.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size_of::<i32>() as u32) as _;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as _;
+            libc::CMSG_DATA(header)
+                .cast::<i32>()
+                .write_unaligned(fd.as_raw_fd());
+        }
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the message points to `part` and `carrier`, which live through the call.
+    retry(|| check(unsafe { libc::sendmsg(to.as_raw_fd(), &message, flags) })).map(drop)
+}
+
+/// `recvmsg(2)` of a message and the descriptor that may be beside it, which is made close-on-exec. Never blocks.
+pub fn receive_with_fd(
+    from: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut carrier = Carrier([0; 64]);
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: msghdr is plain data for which all zeros is a value.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut carrier).cast();
+    // Room for one descriptor and no padding, which would hold another: the kernel closes what does not fit.
+    // SAFETY: CMSG_LEN only computes.
+    message.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<i32>() as u32) } as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message points to `buffer` by way of `part`, and to `carrier`; all live through the call.
+    let count = retry(|| check(unsafe { libc::recvmsg(from.as_raw_fd(), &mut message, flags) }))?;
+    // SAFETY: the kernel filled in `message`, so its first header, if any, lies within `carrier`; a SCM_RIGHTS one
+    // holds at least one descriptor that is now open here and owned by nobody yet.
+    let fd = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&message);
+        let carries = !header.is_null()
+            && (*header).cmsg_level == libc::SOL_SOCKET
+            && (*header).cmsg_type == libc::SCM_RIGHTS;
+        carries
+            .then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned()))
+    };
+    Ok((count as usize, fd))
+}
+
+/// Whether too many descriptors are under way between processes, `unix(7)`.
+pub fn is_too_many_refs(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
+/// Where a connection comes from, if from IP.
+pub fn peer_ip(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
+    let mut raw = Raw::empty();
+    // SAFETY: pointer and length describe the storage, which lives through the call.
+    check(unsafe {
+        libc::getpeername(
+            fd.as_raw_fd(),
+            (&raw mut raw.storage).cast(),
+            &mut raw.length,
+        )
+    })
+    .ok()?;
+    raw.to_ip()
+}

@@ -1,0 +1,66 @@
+//! An application for tests and measurements: answers that are slow, large, wrong or deadly on demand.
+
+use hade::{App, Request, Response};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn number(request: &Request, name: &str) -> u64 {
+    request
+        .param(name)
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
+}
+
+/// How to start: what the environment says, which is fixed for the life of a master, or else a file in the base
+/// directory, which is not.
+fn boot_mode() -> String {
+    let from_file = |_| std::fs::read_to_string("boot").unwrap_or_default();
+    std::env::var("DEMO_BOOT").unwrap_or_else(from_file)
+}
+
+fn main() -> ExitCode {
+    App::new("demo")
+        .get("/hello", |_| Response::text("Hello, World!"))
+        .get("/slow", |request| {
+            std::thread::sleep(Duration::from_millis(number(request, "ms")));
+            Response::text("slow\n")
+        })
+        // Says by a file that it has the request, and answers when another file allows it.
+        .get("/hold", |request| {
+            let name = request.param("name").unwrap_or_default();
+            let _ = std::fs::write(format!("{name}.held"), "");
+            while !Path::new(&format!("{name}.go")).exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Response::text("held\n")
+        })
+        .get("/pid", |_| Response::text(std::process::id().to_string()))
+        .post("/echo", |request| match request.body() {
+            Ok(body) => Response::bytes("application/octet-stream", body.to_vec()),
+            Err(error) => Response::text(format!("{error}\n")).with_status(400),
+        })
+        .get("/bytes", |request| {
+            Response::bytes(
+                "application/octet-stream",
+                vec![b'x'; number(request, "n") as usize],
+            )
+        })
+        .get("/panic", |_| panic!("asked to"))
+        .get("/abort", |_| std::process::abort())
+        .boot(|| match boot_mode().as_str() {
+            "fail" => Err("asked to fail at boot".to_owned()),
+            "crash" => std::process::abort(),
+            "hang" => loop {
+                std::thread::park();
+            },
+            "wait" => {
+                while boot_mode() == "wait" {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        })
+        .main()
+}
