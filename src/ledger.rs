@@ -9,9 +9,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Tells this layout from those of other versions.
-const LAYOUT: u64 = 0x6861_6465_0000_0001;
-/// Words of a worker's slot: two cache lines, the gate's and the handlers', so that they do not slow each other down.
-const SLOT: usize = 16;
+const LAYOUT: u64 = 0x6861_6465_0000_0002;
+/// Words of a worker's slot: a cache line of the gate's, one of the handlers', and two that change rarely, so that
+/// they do not slow each other down.
+const SLOT: usize = 32;
 /// Slots: 64 workers at most, twice during a restart.
 pub const SLOTS: usize = 128;
 
@@ -20,12 +21,60 @@ const MAGIC: usize = 0;
 const PAST_REQUESTS: usize = 1;
 const PAST_ACCEPTED: usize = 2;
 const DEATHS: usize = 3;
+const PAST_REFUSED: usize = 4;
 
 // In a slot; the gate's line first.
 const OPEN: usize = 0;
 const LENT: usize = 1;
 const ACCEPTED: usize = 2;
 const ANSWERED: usize = 8;
+const OVERDUE: usize = 16;
+const LONGEST: usize = 17;
+const REFUSED: usize = 18;
+
+/// Why clients were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// What was sent is no request: 400.
+    Malformed,
+    /// Too long a head or body: 413, 414, 431.
+    TooLarge,
+    /// A method, version, coding or expectation that is not served: 417, 501, 505.
+    Unsupported,
+    /// A head or body that took too long, 408, or an answer that was not read.
+    TooSlow,
+    /// More work, or more memory for slow clients, than there is room for: 503, or closed.
+    Overloaded,
+    /// Too many connections from one address: 429.
+    TooMany,
+}
+
+/// How many causes there are.
+pub const CAUSES: usize = Cause::ALL.len();
+
+impl Cause {
+    /// All, in the order of their counters.
+    pub const ALL: [Cause; 6] = [
+        Cause::Malformed,
+        Cause::TooLarge,
+        Cause::Unsupported,
+        Cause::TooSlow,
+        Cause::Overloaded,
+        Cause::TooMany,
+    ];
+
+    /// The words for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Malformed => "malformed",
+            Cause::TooLarge => "too large",
+            Cause::Unsupported => "unsupported",
+            Cause::TooSlow => "too slow",
+            Cause::Overloaded => "overloaded",
+            Cause::TooMany => "too many",
+        }
+    }
+}
 
 /// The master's side.
 pub struct Ledger {
@@ -44,6 +93,30 @@ pub struct Count {
     pub requests: u64,
     /// Connections accepted.
     pub accepted: u64,
+    /// Handlers that have been at one request for longer than `app.handler_warn`.
+    pub overdue: u64,
+    /// How long the longest of them has been, in seconds.
+    pub longest: u64,
+    /// Clients refused, by cause.
+    pub refused: [u64; CAUSES],
+}
+
+impl Count {
+    fn plus(self, other: Count) -> Count {
+        let mut refused = self.refused;
+        for (sum, more) in refused.iter_mut().zip(other.refused) {
+            *sum += more;
+        }
+        Count {
+            open: self.open + other.open,
+            in_flight: self.in_flight + other.in_flight,
+            requests: self.requests + other.requests,
+            accepted: self.accepted + other.accepted,
+            overdue: self.overdue + other.overdue,
+            longest: self.longest.max(other.longest),
+            refused,
+        }
+    }
 }
 
 /// A worker's own part; cheap to copy.
@@ -76,11 +149,12 @@ impl Ledger {
     /// A worker is gone: what it did is kept, what it was doing is over.
     pub fn close(&self, number: usize) {
         let slot = self.slot(number);
-        let Count {
-            requests, accepted, ..
-        } = slot.count();
-        self.region[PAST_REQUESTS].fetch_add(requests, Relaxed);
-        self.region[PAST_ACCEPTED].fetch_add(accepted, Relaxed);
+        let count = slot.count();
+        self.region[PAST_REQUESTS].fetch_add(count.requests, Relaxed);
+        self.region[PAST_ACCEPTED].fetch_add(count.accepted, Relaxed);
+        for (cause, more) in count.refused.iter().enumerate() {
+            self.region[PAST_REFUSED + cause].fetch_add(*more, Relaxed);
+        }
         for word in slot.0 {
             word.store(0, Relaxed);
         }
@@ -101,17 +175,18 @@ impl Ledger {
         let past = Count {
             requests: self.region[PAST_REQUESTS].load(Relaxed),
             accepted: self.region[PAST_ACCEPTED].load(Relaxed),
+            refused: words(&self.region[PAST_REFUSED..]),
             ..Count::default()
         };
         (0..SLOTS)
             .map(|number| self.slot(number).count())
-            .fold(past, |sum, count| Count {
-                open: sum.open + count.open,
-                in_flight: sum.in_flight + count.in_flight,
-                requests: sum.requests + count.requests,
-                accepted: sum.accepted + count.accepted,
-            })
+            .fold(past, Count::plus)
     }
+}
+
+/// The counters of all causes, which lie in a row.
+fn words(words: &[AtomicU64]) -> [u64; CAUSES] {
+    std::array::from_fn(|cause| words[cause].load(Relaxed))
 }
 
 impl AsFd for Ledger {
@@ -141,6 +216,17 @@ impl Slot {
         self.0[ANSWERED].fetch_add(1, Relaxed);
     }
 
+    /// One more client was refused.
+    pub fn add_refused(self, cause: Cause) {
+        self.0[REFUSED + cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The gate tells how many handlers take too long, and the seconds that the longest has taken so far.
+    pub fn set_overdue(self, count: u64, longest: u64) {
+        self.0[OVERDUE].store(count, Relaxed);
+        self.0[LONGEST].store(longest, Relaxed);
+    }
+
     /// What stands in it now.
     pub fn count(self) -> Count {
         let requests = self.0[ANSWERED].load(Relaxed);
@@ -149,6 +235,9 @@ impl Slot {
             in_flight: self.0[LENT].load(Relaxed).saturating_sub(requests),
             requests,
             accepted: self.0[ACCEPTED].load(Relaxed),
+            overdue: self.0[OVERDUE].load(Relaxed),
+            longest: self.0[LONGEST].load(Relaxed),
+            refused: words(&self.0[REFUSED..]),
         }
     }
 }
@@ -167,11 +256,16 @@ mod tests {
             slot.add_lent();
         }
         slot.add_answered();
+        slot.add_refused(Cause::TooMany);
+        slot.set_overdue(2, 7);
         let whole = Count {
             open: 3,
             in_flight: 4,
             requests: 1,
             accepted: 5,
+            overdue: 2,
+            longest: 7,
+            refused: [0, 0, 0, 0, 0, 1],
         };
         assert_eq!((slot.count(), ledger.total()), (whole, whole));
         let later = Ledger::adopt(ledger.fd.try_clone().unwrap()).unwrap();
@@ -181,6 +275,7 @@ mod tests {
             Count {
                 requests: 1,
                 accepted: 5,
+                refused: [0, 0, 0, 0, 0, 1],
                 ..Count::default()
             }
         );

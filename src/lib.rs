@@ -18,9 +18,10 @@
 //! - `supervisor` has the process model: `plan` decides, `master` does, `worker` serves, and `wire` is what these two
 //!   say to each other; `control` is where commands ask, `status` what they are told, `restart` and `handover` the way
 //!   through an exec.
-//! - `http` has the worker's inside: `gate` owns the sockets, `head` and `body` check what comes in, `server` has
-//!   tiny_http and the handler threads behind it, `exchange` is where gate and handlers meet, `routes` finds handlers,
-//!   `leave` is how a gate ends and what it passes on.
+//! - `http` has the worker's inside: `gate` owns the sockets, `receive` and `send` are its two directions, `leave` its
+//!   end; `head` and `body` check what comes in, `upload` and `output` are what is longer than one piece, `refusals`
+//!   counts what was turned away; `server` has tiny_http and the handler threads behind it, `exchange` is where gate and
+//!   handlers meet, `routes` finds handlers, `response` is what they answer.
 //! - `listener`, `pidfile`, `ledger`, `readiness`, `notify`, `daemon`, `signals`: one mechanism of Unix each.
 //! - `settings`, `conf`, `address`, `place`, `log`, `clock`, `error`: values and words.
 //! - `sys` has every system call and all of the `unsafe`.
@@ -46,4 +47,5 @@ mod supervisor;
 mod sys;
 
 pub use app::App;
-pub use http::{Request, Response};
+pub use http::Request;
+pub use http::response::Response;

@@ -167,8 +167,14 @@ pub struct Settings {
     pub workers: usize,
     /// Most handler threads of a worker.
     pub threads: usize,
+    /// Requests that may wait for a handler thread.
+    pub queue: usize,
+    /// A handler that takes longer is named in the log; zero for never.
+    pub handler_warn: Duration,
     /// Most open connections of a worker.
     pub max_connections: usize,
+    /// Most connections from one address; zero for no bound.
+    pub max_per_address: usize,
     /// Longest request head, in bytes.
     pub max_header: usize,
     /// Longest request body, in bytes.
@@ -221,6 +227,10 @@ keys! {
         Rule::Number(1..=64, |s, v| s.workers = v);
     "app.threads" "APP_THREADS" "64" "most handler threads per worker"
         Rule::Number(1..=4096, |s, v| s.threads = v);
+    "app.queue" "APP_QUEUE" "1024" "requests that may wait for a handler thread"
+        Rule::Number(0..=1_000_000, |s, v| s.queue = v);
+    "app.handler_warn" "APP_HANDLER_WARN" "10" "a handler that takes longer is named in the log, 0 for none"
+        Rule::Seconds(0..=86400, |s, v| s.handler_warn = v);
     "app.header_timeout" "APP_HEADER_TIMEOUT" "10" "a request head must arrive within"
         Rule::Seconds(1..=3600, |s, v| s.header_timeout = v);
     "app.idle_timeout" "APP_IDLE_TIMEOUT" "60" "a connection may stay without a request for"
@@ -229,10 +239,12 @@ keys! {
         Rule::Seconds(1..=3600, |s, v| s.io_timeout = v);
     "app.max_connections" "APP_MAX_CONNECTIONS" "10000" "most open connections per worker"
         Rule::Number(1..=1_000_000, |s, v| s.max_connections = v);
+    "app.max_per_address" "APP_MAX_PER_ADDRESS" "0" "most connections from one address, 0 for any number"
+        Rule::Number(0..=1_000_000, |s, v| s.max_per_address = v);
     "app.max_header" "APP_MAX_HEADER" "32768" "longest request head"
         Rule::Bytes(1024..=1_048_576, |s, v| s.max_header = v);
-    "app.max_body" "APP_MAX_BODY" "65536" "longest request body"
-        Rule::Bytes(0..=65536, |s, v| s.max_body = v);
+    "app.max_body" "APP_MAX_BODY" "1048576" "longest request body"
+        Rule::Bytes(0..=1_073_741_824, |s, v| s.max_body = v);
     "app.log_level" "APP_LOG_LEVEL" "info" "how much the log says"
         Rule::Level(|s, v| s.log_level = v);
     "app.pid_file" "APP_PID_FILE" "run/app.pid" "pid file"
@@ -346,7 +358,10 @@ impl Settings {
             io_timeout: Duration::ZERO,
             workers: 0,
             threads: 0,
+            queue: 0,
+            handler_warn: Duration::ZERO,
             max_connections: 0,
+            max_per_address: 0,
             max_header: 0,
             max_body: 0,
             log_level: Level::Info,
@@ -664,11 +679,18 @@ mod tests {
         assert_eq!(settings.header_timeout, Duration::from_secs(10));
         assert_eq!(settings.idle_timeout, Duration::from_secs(60));
         assert_eq!(settings.io_timeout, Duration::from_secs(30));
-        assert_eq!((settings.workers, settings.threads), (1, 64));
-        assert_eq!(settings.max_connections, 10_000);
+        assert_eq!(
+            (settings.workers, settings.threads, settings.queue),
+            (1, 64, 1024)
+        );
+        assert_eq!(settings.handler_warn, Duration::from_secs(10));
+        assert_eq!(
+            (settings.max_connections, settings.max_per_address),
+            (10_000, 0)
+        );
         assert_eq!(
             (settings.max_header, settings.max_body),
-            (32 << 10, 64 << 10)
+            (32 << 10, 1 << 20)
         );
         assert_eq!(
             (settings.log_level, settings.log_file_is_set),
@@ -729,8 +751,11 @@ mod tests {
             ("app.io_timeout", "1", ""),
             ("app.max_connections", "1000000", "1e4"),
             ("app.max_header", "1024", "1023"),
-            ("app.max_body", "0", "65537"),
-            ("app.max_body", "65536", "99999999999999999999999"),
+            ("app.max_body", "0", "1073741825"),
+            ("app.max_body", "1073741824", "99999999999999999999999"),
+            ("app.queue", "0", "1000001"),
+            ("app.handler_warn", "0", "86401"),
+            ("app.max_per_address", "0", "1000001"),
             ("app.log_level", "Debug", "verbose"),
             ("app.pid_file", "/run/x.pid", ""),
             ("app.socket", "x", "run/"),
@@ -751,7 +776,7 @@ mod tests {
             app.colour = red => 1: unknown key "app.colour"
             #||app.close_wait = 5s => 3: app.close_wait "5s": expected whole seconds, 0 to 3600
             app.workers = 0 => 1: app.workers "0": expected a whole number, 1 to 64
-            app.max_body = 1M => 1: app.max_body "1M": expected whole bytes, 0 to 65536
+            app.max_body = 1M => 1: app.max_body "1M": expected whole bytes, 0 to 1073741824
             app.log_level = => 1: app.log_level "": expected error, warn, info or debug
             app.log_file = => 1: app.log_file "": expected the path of a file
             app.address = 80 => 1: app.address "80": expected host:port; did you mean ":80"?

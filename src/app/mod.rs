@@ -10,8 +10,9 @@ mod stop;
 
 use crate::cli::{self, Command, Parsed};
 use crate::error::{Error, Result, exit};
+use crate::http::Request;
+use crate::http::response::Response;
 use crate::http::routes::Routes;
-use crate::http::{Request, Response};
 use crate::settings::Settings;
 use crate::supervisor::handover::Handover;
 use std::ffi::OsString;
@@ -110,6 +111,13 @@ impl App {
         handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
     ) -> App {
         self.routes.add(method, path, Box::new(handler));
+        self
+    }
+
+    /// Gives the bodies of this path's requests a limit of their own, in bytes, instead of `app.max_body`. Longer ones
+    /// are answered 413 before they are read.
+    pub fn max_body(mut self, path: &str, bytes: u64) -> App {
+        self.routes.limit(path, bytes);
         self
     }
 

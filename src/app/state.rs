@@ -92,7 +92,7 @@ impl Facts {
     }
 
     fn millis(&self, key: &'static str) -> Duration {
-        Duration::from_millis(self.get(key).parse().unwrap_or(0))
+        millis(self.get(key))
     }
 
     /// One screen for people.
@@ -136,13 +136,30 @@ impl Facts {
                 self.get("accepted")
             ),
         );
+        let refused: Vec<String> = self
+            .lines("refused")
+            .filter_map(|words| match words {
+                [cause, count] if count != "0" => Some(format!("{count} {cause}")),
+                _ => None,
+            })
+            .collect();
+        if !refused.is_empty() {
+            fact("refused", refused.join(", "));
+        }
         for words in self.lines("worker") {
-            let [pid, stage, uptime, open, in_flight, requests] = words else {
+            let [pid, stage, uptime, open, in_flight, requests, slow @ ..] = words else {
                 continue;
             };
-            let up = span(Duration::from_millis(uptime.parse().unwrap_or(0)));
+            let up = span(millis(uptime));
             let counts = format!("{requests} answered, {in_flight} in flight, {open} connections");
             fact("worker", format!("{pid} {stage}, up {up}; {counts}"));
+            if let [count, longest] = slow {
+                if count != "0" {
+                    let longest = span(millis(longest));
+                    let text = format!("{count} handlers of {pid}, the longest for {longest}");
+                    fact("slow", text);
+                }
+            }
         }
         if self.get("worker_deaths") != "0" {
             fact(
@@ -175,12 +192,25 @@ impl Facts {
         let workers: Vec<String> = self
             .lines("worker")
             .filter_map(|words| {
-                let [pid, stage, uptime, open, in_flight, requests] = words else { return None };
+                let [pid, stage, uptime, open, in_flight, requests, slow @ ..] = words else { return None };
+                // A master of an earlier version does not tell.
+                let (overdue, longest) = match slow {
+                    [count, longest] => (count.as_str(), seconds(longest)),
+                    _ => ("0", seconds("0")),
+                };
                 let (stage, uptime) = (quoted(stage), seconds(uptime));
                 Some(format!(
                     "{{\"pid\":{pid},\"state\":{stage},\"uptime_seconds\":{uptime},\"connections\":{open},\
-                     \"in_flight\":{in_flight},\"requests\":{requests}}}"
+                     \"in_flight\":{in_flight},\"requests\":{requests},\"slow_handlers\":{overdue},\
+                     \"slowest_seconds\":{longest}}}"
                 ))
+            })
+            .collect();
+        let refused: Vec<String> = self
+            .lines("refused")
+            .filter_map(|words| {
+                let [cause, count] = words else { return None };
+                Some(format!("\"{}\":{count}", cause.replace(' ', "_")))
             })
             .collect();
         let last = self.lines("last_restart").next().and_then(|words| {
@@ -206,6 +236,7 @@ impl Facts {
             ("requests", number("requests")),
             ("accepted", number("accepted")),
             ("backlog", number("backlog")),
+            ("refused", format!("{{{}}}", refused.join(","))),
             ("worker_deaths", number("worker_deaths")),
             ("workers", format!("[{}]", workers.join(","))),
             ("last_restart", last.unwrap_or_else(|| "null".to_owned())),
@@ -216,6 +247,10 @@ impl Facts {
             .collect();
         format!("{{{}}}\n", pairs.join(","))
     }
+}
+
+fn millis(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap_or(0))
 }
 
 fn since(unix_millis: &str) -> Duration {
@@ -322,7 +357,9 @@ mod tests {
             "accepted 5",
             "backlog ",
             "worker_deaths 1",
-            "worker 9 serving 5000 3 1 4",
+            "worker 9 serving 5000 3 1 4 2 12000",
+            "refused malformed 7",
+            "refused too_slow 0",
         ];
         let lines = lines
             .into_iter()
@@ -338,14 +375,16 @@ mod tests {
         let screen = facts().screen("hade");
         let expected = "hade: running, pid 7, on http://localhost:8888\n  uptime       61.5 s, generation 2\n  \
                         requests     10 answered, 1 in flight\n  connections  3 open, 5 accepted\n  \
+                        refused      7 malformed\n  \
                         worker       9 serving, up 5.0 s; 4 answered, 1 in flight, 3 connections\n  \
+                        slow         2 handlers of 9, the longest for 12.0 s\n  \
                         deaths       1 workers died unasked\n  last restart ";
         assert!(screen.starts_with(expected), "{screen}");
     }
 
     #[test]
     fn for_programs() {
-        let expected = r#"{"running":true,"pid":7,"address":"http://localhost:8888","daemon":true,"uptime_seconds":61.500,"generation":2,"restarting":false,"connections":3,"in_flight":1,"requests":10,"accepted":5,"backlog":null,"worker_deaths":1,"workers":[{"pid":9,"state":"serving","uptime_seconds":5.000,"connections":3,"in_flight":1,"requests":4}],"last_restart":{"at_unix_seconds":0.000,"ok":false,"text":"say \"no\"\u000a"}}"#;
+        let expected = r#"{"running":true,"pid":7,"address":"http://localhost:8888","daemon":true,"uptime_seconds":61.500,"generation":2,"restarting":false,"connections":3,"in_flight":1,"requests":10,"accepted":5,"backlog":null,"refused":{"malformed":7,"too_slow":0},"worker_deaths":1,"workers":[{"pid":9,"state":"serving","uptime_seconds":5.000,"connections":3,"in_flight":1,"requests":4,"slow_handlers":2,"slowest_seconds":12.000}],"last_restart":{"at_unix_seconds":0.000,"ok":false,"text":"say \"no\"\u000a"}}"#;
         assert_eq!(facts().json().trim_end(), expected);
     }
 

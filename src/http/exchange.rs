@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 
 use super::Request;
+use super::output::Output;
+use super::refusals::Refusals;
 use crate::ledger::Slot;
 use crate::sys::epoll::{Bell, Epoll, Interest};
 use crate::sys::socket;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -32,22 +34,48 @@ impl Token {
     }
 }
 
-/// Where a connection stands that was lent to a handler.
+/// Where a connection stands that was lent to a handler. Times are on the exchange's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loan {
-    /// The handler has it.
-    Out,
-    /// Answered and given back at this time (gate's clock); the next request may come.
+    /// No handler has it yet.
+    Waiting,
+    /// A handler has had it since then.
+    Working(u64),
+    /// Answered and given back; the next request may come.
     Idle(u64),
-    /// Answered and shut for writing at this time; what still comes is thrown away.
+    /// Answered and shut for writing; what still comes is thrown away.
     Closing(u64),
 }
+
+impl Loan {
+    /// One word: what it is in the lowest two bits, [`ARMING`], the time above.
+    fn packed(self) -> u64 {
+        match self {
+            Loan::Waiting => 0,
+            Loan::Working(at) => at << 3 | 1,
+            Loan::Idle(at) => at << 3 | 2,
+            Loan::Closing(at) => at << 3 | 3,
+        }
+    }
+
+    fn unpacked(word: u64) -> Loan {
+        match word & 3 {
+            0 => Loan::Waiting,
+            1 => Loan::Working(word >> 3),
+            2 => Loan::Idle(word >> 3),
+            _ => Loan::Closing(word >> 3),
+        }
+    }
+}
+
+/// The handler is about to arm the connection it has given back: until that is done the gate may take it for what
+/// epoll reports of it, and for nothing else.
+const ARMING: u64 = 1 << 2;
 
 /// One client's socket.
 pub(crate) struct Client {
     fd: OwnedFd,
     pub peer: Option<SocketAddr>,
-    /// Packed [`Loan`]: 0 is `Out`, otherwise twice the milliseconds, plus one for `Closing`, plus two.
     loan: AtomicU64,
 }
 
@@ -61,20 +89,16 @@ impl Client {
     }
 
     pub fn loan(&self) -> Loan {
-        match self.loan.load(Ordering::SeqCst) {
-            0 => Loan::Out,
-            packed if packed & 1 == 0 => Loan::Idle((packed - 2) >> 1),
-            packed => Loan::Closing((packed - 2) >> 1),
-        }
+        Loan::unpacked(self.loan.load(Ordering::SeqCst))
+    }
+
+    /// Whether a handler has still to arm it, and may yet do so at any moment.
+    pub fn is_being_armed(&self) -> bool {
+        self.loan.load(Ordering::SeqCst) & ARMING != 0
     }
 
     fn set_loan(&self, loan: Loan) {
-        let packed = match loan {
-            Loan::Out => 0,
-            Loan::Idle(at) => (at << 1) + 2,
-            Loan::Closing(at) => (at << 1) + 3,
-        };
-        self.loan.store(packed, Ordering::SeqCst);
+        self.loan.store(loan.packed(), Ordering::SeqCst);
     }
 
     /// Where it comes from, for the log.
@@ -90,30 +114,41 @@ impl AsFd for Client {
     }
 }
 
-/// A checked request on its way to a handler.
+/// Work on its way to a handler.
 pub(crate) struct Job {
+    pub loaned: Loaned,
+    pub work: Work,
+}
+
+/// The connection that a job is for, and that comes back with its answer.
+pub(crate) struct Loaned {
     pub client: Arc<Client>,
     pub token: Token,
-    pub request: Request,
     /// The client sent more than this request already; the gate holds it.
     pub more: bool,
 }
 
-/// What a handler leaves for the gate to do.
-pub(crate) enum Note {
-    /// The connection is back; its [`Loan`] says how.
-    Back(Token),
-    /// What the socket did not take at once.
-    Rest(Token, Output),
+pub(crate) enum Work {
+    /// A checked request to answer.
+    Answer(Box<Request>),
+    /// An answer whose next piece is to be made.
+    Refill(Box<Output>),
 }
 
-/// Bytes that wait for a slow reader.
-pub(crate) struct Output {
-    pub bytes: Vec<u8>,
-    pub sent: usize,
-    /// Bytes in the kernel's hands that the client had not read when it was last asked.
-    pub unread: Option<u32>,
-    pub close: bool,
+/// What a handler leaves for the gate to do. `surplus` is what it received beyond the end of the body.
+pub(crate) enum Note {
+    /// The connection is back; its [`Loan`] says how.
+    Back { token: Token, surplus: Vec<u8> },
+    /// The socket did not take all at once.
+    Rest {
+        token: Token,
+        output: Box<Output>,
+        surplus: Vec<u8>,
+    },
+    /// An answer that cannot be completed: the connection has to end.
+    Broken(Token),
+    /// A thread is done with a long body: another may begin.
+    Permit,
 }
 
 /// The meeting place.
@@ -122,7 +157,13 @@ pub(crate) struct Exchange {
     pub bell: Bell,
     /// This worker's counters.
     pub slot: Slot,
+    pub refusals: Refusals,
     jobs: Mutex<Vec<Option<Job>>>,
+    /// Jobs that handlers are done with.
+    done: AtomicU64,
+    /// Threads that may be reading long bodies at once, and those that are.
+    permits: usize,
+    reading: AtomicUsize,
     inbox: Mutex<Vec<Note>>,
     /// Somebody waits for a place: every connection that comes back is news.
     crowded: AtomicBool,
@@ -132,12 +173,18 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub fn new(slot: Slot) -> std::io::Result<Exchange> {
+    /// For so many handler threads.
+    pub fn new(slot: Slot, threads: usize) -> std::io::Result<Exchange> {
         Ok(Exchange {
             epoll: Epoll::new()?,
             bell: Bell::new()?,
             slot,
+            refusals: Refusals::default(),
             jobs: Mutex::default(),
+            done: AtomicU64::new(0),
+            // Those who send slowly must not take all threads from those who do not.
+            permits: (threads / 2).max(1),
+            reading: AtomicUsize::new(0),
             inbox: Mutex::default(),
             crowded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -179,18 +226,35 @@ impl Exchange {
 
     /// Lends a connection to whichever handler takes the job.
     pub fn lend(&self, job: Job) {
-        job.client.set_loan(Loan::Out);
+        job.loaned.client.set_loan(Loan::Waiting);
         let mut jobs = lock(&self.jobs);
-        let place = job.token.place();
+        let place = job.loaned.token.place();
         if jobs.len() <= place {
             jobs.resize_with(place + 1, || None);
         }
         jobs[place] = Some(job);
     }
 
-    /// The job at a place; `None` when there is none, which only a bug could bring about.
+    /// The job at a place; `None` when there is none, because it was asked for twice (see `Pool::rebuild`).
     pub fn take(&self, place: usize) -> Option<Job> {
-        lock(&self.jobs).get_mut(place)?.take()
+        let job = lock(&self.jobs).get_mut(place)?.take()?;
+        job.loaned.client.set_loan(Loan::Working(self.clock()));
+        Some(job)
+    }
+
+    /// How many jobs handlers are done with.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// Leave to have a thread read a long body; `None` while too many do.
+    pub fn permit(self: &Arc<Exchange>) -> Option<Permit> {
+        // Only the gate adds to it.
+        if self.reading.load(Ordering::SeqCst) >= self.permits {
+            return None;
+        }
+        self.reading.fetch_add(1, Ordering::SeqCst);
+        Some(Permit(Arc::clone(self)))
     }
 
     /// Leaves a note and wakes the gate.
@@ -206,29 +270,60 @@ impl Exchange {
 
     /// Gives a connection back after its answer went out whole. Usually that is one `epoll_ctl(2)`, and the gate
     /// learns of it by the next thing the client does.
-    pub fn give_back(&self, job: &Job, close: bool) {
+    pub fn give_back(&self, loaned: &Loaned, close: bool, surplus: Vec<u8>) {
         let now = self.clock();
         self.slot.add_answered();
+        self.done.fetch_add(1, Ordering::SeqCst);
         if close {
-            socket::shutdown_write(job.client.as_fd());
+            socket::shutdown_write(loaned.client.as_fd());
         }
-        job.client.set_loan(if close {
+        let loan = if close {
             Loan::Closing(now)
         } else {
             Loan::Idle(now)
-        });
-        let told = job.more && !close;
-        if !told {
+        };
+        let told = (loaned.more || !surplus.is_empty()) && !close;
+        if told {
+            loaned.client.set_loan(loan);
+        } else {
+            let arming = loan.packed() | ARMING;
+            loaned.client.loan.store(arming, Ordering::SeqCst);
             // It fails where the gate has let go of the connection meanwhile, which is as good.
             let _ = self
                 .epoll
-                .modify(&*job.client, job.token.0, Interest::ReadableOnce);
+                .modify(&*loaned.client, loaned.token.0, Interest::ReadableOnce);
+            // From here on the gate may have lent it again; then its word is the one that counts.
+            let _ = loaned.client.loan.compare_exchange(
+                arming,
+                loan.packed(),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
         }
         // Asked after the loan is set: either the gate's look at all connections, which follows the start of the
         // drain, saw it come back, or the drain is seen here and the gate is told.
         if told || self.is_draining() || self.crowded.load(Ordering::SeqCst) {
-            self.leave(Note::Back(job.token));
+            self.leave(Note::Back {
+                token: loaned.token,
+                surplus,
+            });
         }
+    }
+
+    /// Gives a connection back whose answer the gate has to end, one way or the other.
+    pub fn give_up(&self, note: Note) {
+        self.done.fetch_add(1, Ordering::SeqCst);
+        self.leave(note);
+    }
+}
+
+/// Leave to read a long body; dropped when that is done.
+pub(crate) struct Permit(Arc<Exchange>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::SeqCst);
+        self.0.leave(Note::Permit);
     }
 }
 

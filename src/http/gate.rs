@@ -1,23 +1,25 @@
-//! The front door: one thread with epoll owns every client socket. It accepts, reads and checks heads, collects
-//! bodies, keeps every limit and deadline, refuses what must be refused, sends on what handlers could not send at
-//! once, and closes. Checked requests go on in one stream to the server behind it (`server.rs`).
+//! The front door: one thread with epoll owns every client socket. This file has its loop, the table of connections,
+//! accepting, and every limit and deadline; `receive.rs` reads and checks what comes in, `send.rs` answers and closes,
+//! `leave.rs` ends it all. Checked requests go on in one stream to the server behind it (`server.rs`).
 #![forbid(unsafe_code)]
 
-use super::body::{Chunked, Progress};
-use super::exchange::{Client, Exchange, Job, Loan, Note, Output, Token};
-use super::head::{Length, Limits, Parser, Refusal};
-use super::routes::refusal;
-use super::server::{self, Pool, Watch};
-use super::{Checked, Request};
-use crate::error::exit;
+use super::Checked;
+use super::exchange::{Client, Exchange, Loan, Token};
+use super::head::{Limits, Parser, Refusal};
+use super::output::Output;
+use super::receive::Incoming;
+use super::routes::Routes;
+use super::server::{Pool, Seen, Watch};
+use super::upload::{BODY_TOO_SLOW, LEAST_RATE};
+use crate::ledger::Cause;
 use crate::log;
 use crate::settings::Settings;
 use crate::sys::epoll::{Events, Interest};
 use crate::sys::fd::raise_file_limit;
-use crate::sys::process::exit_now;
 use crate::sys::{Errno, is_errno, socket};
-use std::borrow::Cow;
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -25,35 +27,50 @@ use std::time::{Duration, Instant};
 
 const LISTENER: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
-const STREAM: u64 = u64::MAX - 2;
+pub(super) const STREAM: u64 = u64::MAX - 2;
 pub(super) const SOURCE: u64 = u64::MAX - 3;
 pub(super) const HEIR: u64 = u64::MAX - 4;
 
 /// Bytes read at a time.
-const SCRATCH: usize = 64 * 1024;
+pub(super) const SCRATCH: usize = 64 * 1024;
 /// Connections accepted before those that are open get their turn.
 const ACCEPT_ROUND: usize = 64;
 /// Milliseconds after which accepting is tried again when the kernel had no descriptor or memory to give.
 const ACCEPT_PAUSE: u64 = 100;
 /// Milliseconds that a client has to read the last answer and close (RFC 9112 §9.6).
-const LINGER: u64 = 2000;
+pub(super) const LINGER: u64 = 2000;
+/// The most that it can make of them by what it still sends, which buys a second for every so many bytes.
+pub(super) const LINGER_MOST: u64 = 30_000;
+pub(super) const LINGER_RATE: u64 = 16 * 1024;
 /// The same while the worker is leaving.
 const LINGER_DRAINING: u64 = 500;
 /// Milliseconds between two looks at the least.
 const LOOK_STEP: u64 = 100;
 /// Milliseconds between looks at connections that are on loan and may have come back unannounced.
 const LOAN_LOOK: u64 = 1000;
+/// Milliseconds after which a connection that has not said anything may have to make room for another.
+const SILENT: u64 = 1000;
+/// Milliseconds after which a new tiny_http is tried again.
+const REBUILD_PAUSE: u64 = 1000;
 /// Descriptors kept for everything that is not a client.
 const RESERVE: usize = 64;
+/// Clients may hold a quarter of the memory by what they have sent or not yet read, and never less than this.
+const LEAST_MEMORY: usize = 4 << 20;
 
 /// The settings the gate works by; times in milliseconds.
 pub(crate) struct Bounds {
-    limits: Limits,
-    max_body: usize,
+    pub(super) limits: Limits,
+    pub(super) max_body: u64,
     pub(super) max_connections: usize,
-    head: u64,
+    max_per_address: usize,
+    /// Requests that handlers may have or that may wait for one.
+    pub(super) room: u64,
+    pub(super) head: u64,
     pub(super) idle: u64,
-    progress: u64,
+    pub(super) progress: u64,
+    /// `u64::MAX` for never.
+    handler_warn: u64,
+    memory: usize,
 }
 
 impl Bounds {
@@ -77,13 +94,46 @@ impl Bounds {
                 line: settings.max_header / 4 * 3,
                 head: settings.max_header,
             },
-            max_body: settings.max_body,
+            max_body: settings.max_body as u64,
             max_connections,
+            max_per_address: match settings.max_per_address {
+                0 => usize::MAX,
+                most => most,
+            },
+            room: (settings.threads + settings.queue) as u64,
             head: millis(settings.header_timeout),
             idle: millis(settings.idle_timeout),
             progress: millis(settings.io_timeout),
+            handler_warn: match settings.handler_warn {
+                Duration::ZERO => u64::MAX,
+                time => millis(time),
+            },
+            memory: (memory_there_is() / 4 / settings.workers).max(LEAST_MEMORY),
         }
     }
+
+    /// When a transfer that began then, and has come so far, is over for want of progress: after `app.io_timeout`
+    /// without any, and sooner if it is slower on the whole than the least rate.
+    pub(super) fn transfer(&self, now: u64, begun: u64, bytes: u64) -> u64 {
+        let bought = bytes.saturating_mul(1000) / LEAST_RATE;
+        (now + self.progress).min((begun + self.progress).saturating_add(bought))
+    }
+}
+
+/// Bytes of memory of the machine, or of the container if that has less.
+fn memory_there_is() -> usize {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let number = |text: &str| text.trim().parse::<usize>().ok();
+    let machine = read("/proc/meminfo").lines().find_map(|line| {
+        let kilobytes = line.strip_prefix("MemTotal:")?.strip_suffix("kB")?;
+        number(kilobytes)?.checked_mul(1024)
+    });
+    let container = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limits = container.iter().filter_map(|path| number(&read(path)));
+    limits.chain(machine).min().unwrap_or(usize::MAX)
 }
 
 /// What the worker's main thread tells the gate.
@@ -144,6 +194,8 @@ pub(super) enum Phase {
     Head,
     /// The head is complete, the body is not.
     Body,
+    /// The body is long, and as many long ones are being read by handlers as may be.
+    Queued,
     /// On loan to a handler.
     Lent,
     /// The rest of an answer waits for the client to read.
@@ -156,24 +208,40 @@ pub(super) struct Connection {
     pub client: Arc<Client>,
     pub phase: Phase,
     /// When this phase is over, on the exchange's clock; `u64::MAX` for never.
-    deadline: u64,
+    pub deadline: u64,
+    /// When writing or lingering began.
+    pub begun: u64,
     /// What was received and not yet sent on.
     pub input: Vec<u8>,
     pub reading: Reading,
     /// The request being answered, and since when.
     pub current: Option<(Arc<Checked>, u64)>,
-    output: Option<Box<Output>>,
+    pub output: Option<Box<Output>>,
+    /// The log has said that its handler takes long.
+    is_named: bool,
+    /// It is among the connections of its address.
+    is_counted: bool,
 }
 
 impl Connection {
-    /// Whether the client has read on since it was last asked, too little for the socket to take more.
-    fn has_read(&mut self) -> bool {
-        let Some(output) = &mut self.output else {
-            return false;
+    /// Since when it has waited for a request, if it does, and nobody else is about to touch it.
+    fn idle_since(&self, bounds: &Bounds) -> Option<u64> {
+        match (self.phase, self.client.loan()) {
+            (Phase::Fresh, _) => Some(self.deadline.saturating_sub(bounds.head)),
+            (Phase::Idle, _) => Some(self.deadline.saturating_sub(bounds.idle)),
+            (Phase::Lent, Loan::Idle(since)) if !self.client.is_being_armed() => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Bytes of memory that it holds by what its client has sent, or has not read.
+    fn held(&self) -> usize {
+        let body = match &self.reading {
+            Reading::Body(incoming) => incoming.body.capacity(),
+            _ => 0,
         };
-        let unread = socket::unsent(self.client.as_fd());
-        let before = std::mem::replace(&mut output.unread, unread);
-        unread.zip(before).is_some_and(|(now, before)| now < before)
+        let output = self.output.as_ref().map_or(0, |output| output.held());
+        self.input.capacity() + body + output
     }
 }
 
@@ -186,13 +254,6 @@ pub(super) enum Reading {
     Body(Box<Incoming>),
 }
 
-/// A request whose body is not complete.
-pub(super) struct Incoming {
-    pub checked: Checked,
-    body: Vec<u8>,
-    chunked: Chunked,
-}
-
 #[derive(Default)]
 pub(super) struct Place {
     serial: u32,
@@ -203,20 +264,31 @@ pub(super) struct Place {
 pub(crate) struct Gate {
     pub(super) exchange: Arc<Exchange>,
     pool: Arc<Pool>,
+    pub(super) routes: Arc<Routes>,
     pub(super) bounds: Bounds,
     pub(super) listener: Option<OwnedFd>,
     /// Accepting is paused until this time.
     pub(super) paused: Option<u64>,
-    stream: UnixStream,
+    /// The private stream; without one a new one is tried at the time beside it.
+    pub(super) stream: Option<UnixStream>,
+    rebuild_at: u64,
     /// Bytes for the stream, how many of them are written, and the requests among them.
-    outgoing: Vec<u8>,
-    written: usize,
-    fresh: u64,
-    blocked: bool,
+    pub(super) outgoing: Vec<u8>,
+    pub(super) written: usize,
+    pub(super) fresh: u64,
+    pub(super) blocked: bool,
+    /// Jobs lent since the start.
+    pub(super) lent: u64,
     pub(super) places: Vec<Place>,
     free: Vec<u32>,
     pub(super) open: usize,
-    scratch: Vec<u8>,
+    /// Connections by address, where their number is bounded.
+    addresses: HashMap<IpAddr, usize>,
+    /// Long bodies that wait for a thread that may read them.
+    pub(super) uploads: VecDeque<Token>,
+    /// Bytes that clients have made us keep since all that they hold was last added up.
+    grown: usize,
+    pub(super) scratch: Vec<u8>,
     /// The time of this round, on the exchange's clock.
     pub(super) now: u64,
     next_look: u64,
@@ -234,10 +306,10 @@ pub(crate) struct Gate {
 impl Gate {
     pub fn new(
         exchange: Arc<Exchange>,
-        pool: Arc<Pool>,
+        (pool, stream): (Arc<Pool>, UnixStream),
+        routes: Arc<Routes>,
         bounds: Bounds,
         listener: OwnedFd,
-        stream: UnixStream,
         orders: std::sync::mpsc::Receiver<Order>,
     ) -> io::Result<Gate> {
         exchange
@@ -250,17 +322,23 @@ impl Gate {
         Ok(Gate {
             exchange,
             pool,
+            routes,
             bounds,
             listener: Some(listener),
             paused: None,
-            stream,
+            stream: Some(stream),
+            rebuild_at: 0,
             outgoing: Vec::new(),
             written: 0,
             fresh: 0,
             blocked: false,
+            lent: 0,
             places: Vec::new(),
             free: Vec::new(),
             open: 0,
+            addresses: HashMap::new(),
+            uploads: VecDeque::new(),
+            grown: 0,
             scratch: vec![0; SCRATCH],
             now: 0,
             next_look: u64::MAX,
@@ -296,7 +374,7 @@ impl Gate {
                     BELL => self.exchange.bell.silence(),
                     STREAM if self.blocked => self.blocked = false,
                     // It was not asked whether it can be written to: the other end is gone.
-                    STREAM => broken("its other end is closed"),
+                    STREAM => self.rebuild("its other end is closed"),
                     SOURCE => self.adopt(),
                     HEIR => self.heir_is_full = false,
                     token => self.turn(Token(token)),
@@ -314,10 +392,62 @@ impl Gate {
             self.flush();
             let fresh = std::mem::take(&mut self.fresh);
             if fresh > 0 || look_again.is_some() {
-                look_again = self.pool.watch(&mut watch, fresh);
+                look_again = match self.pool.watch(&mut watch, fresh) {
+                    Seen::Nothing => None,
+                    Seen::Waiting(time) => Some(time),
+                    Seen::Stuck => {
+                        self.rebuild("requests do not get through");
+                        watch = Watch::default();
+                        Some(Duration::ZERO)
+                    }
+                };
             }
             if self.drain.is_some_and(|drain| self.is_drained(&drain)) {
                 return self.drained;
+            }
+        }
+    }
+
+    /// The way to the handlers is closed: makes a new one, and sends on what has not been picked up.
+    pub(super) fn rebuild(&mut self, why: impl std::fmt::Display) {
+        self.warn(format_args!(
+            "the private stream to tiny_http broke, a new one is made: {why}"
+        ));
+        if let Some(stream) = self.stream.take() {
+            let _ = self.exchange.epoll.remove(&stream);
+        }
+        self.outgoing.clear();
+        (self.written, self.fresh, self.blocked) = (0, 0, false);
+        let mut outgoing = Vec::new();
+        let mut waiting = 0;
+        for (index, place) in self.places.iter().enumerate() {
+            let Some(connection) = &place.connection else {
+                continue;
+            };
+            if let (Phase::Lent, Loan::Waiting, Some((checked, _))) = (
+                connection.phase,
+                connection.client.loan(),
+                &connection.current,
+            ) {
+                super::server::write_request(&mut outgoing, checked, index);
+                waiting += 1;
+            }
+        }
+        let built = self.pool.rebuild(waiting).and_then(|stream| {
+            self.exchange
+                .epoll
+                .add(&stream, STREAM, Interest::Nothing)?;
+            Ok(stream)
+        });
+        match built {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.outgoing = outgoing;
+            }
+            Err(error) => {
+                self.warn(format_args!("cannot make another tiny_http: {error}"));
+                self.rebuild_at = self.now + REBUILD_PAUSE;
+                self.due(self.rebuild_at);
             }
         }
     }
@@ -394,11 +524,39 @@ impl Gate {
 
     fn admit(&mut self, client: Client) {
         self.exchange.slot.add_accepted();
-        self.take_in(client, Phase::Fresh, self.now + self.bounds.head);
+        let most = self.bounds.max_per_address;
+        let address = client.peer.map(|peer| peer.ip().to_canonical());
+        let before = address.and_then(|address| self.addresses.get(&address));
+        let is_one_too_many = before.is_some_and(|before| *before >= most);
+        let token = self.take_in(client, Phase::Fresh, self.now + self.bounds.head);
+        if let (true, Some(token)) = (is_one_too_many, token) {
+            // Answered at once, it is not one of those that may stay.
+            self.count_out(token);
+            let why = Refusal::new(429, "too many connections from this address");
+            self.refuse(token, why, false);
+        }
+    }
+
+    fn count_out(&mut self, token: Token) {
+        let Some(connection) = self.connection(token) else {
+            return;
+        };
+        if !std::mem::take(&mut connection.is_counted) {
+            return;
+        }
+        let address = connection.client.peer.map(|peer| peer.ip().to_canonical());
+        if let Some(address) = address {
+            if let Some(count) = self.addresses.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    self.addresses.remove(&address);
+                }
+            }
+        }
     }
 
     /// Gives a connection a place and waits for what it sends.
-    pub(super) fn take_in(&mut self, client: Client, phase: Phase, deadline: u64) {
+    pub(super) fn take_in(&mut self, client: Client, phase: Phase, deadline: u64) -> Option<Token> {
         let place = self
             .free
             .pop()
@@ -418,20 +576,31 @@ impl Gate {
             self.warn(format_args!(
                 "cannot watch another connection, {open} open: {error}"
             ));
-            return;
+            return None;
         }
+        let is_counted = match client.peer {
+            Some(peer) if self.bounds.max_per_address < usize::MAX => {
+                *self.addresses.entry(peer.ip().to_canonical()).or_default() += 1;
+                true
+            }
+            _ => false,
+        };
         self.places[place].connection = Some(Connection {
             client,
             phase,
             deadline,
+            begun: self.now,
             input: Vec::new(),
             reading: Reading::Nothing,
             current: None,
             output: None,
+            is_named: false,
+            is_counted,
         });
         self.open += 1;
         self.exchange.slot.set_open(self.open);
         self.due(deadline);
+        Some(token)
     }
 
     /// Leaves new connections in the kernel's queue for a while.
@@ -460,29 +629,65 @@ impl Gate {
         }
     }
 
+    /// Makes room by the connection that is missed least: one that is answered and about to go, or else the one that
+    /// has been without a request the longest. Who has come just now gets to ask.
     pub(super) fn close_longest_idle(&mut self) -> bool {
         let idle = self.tokens().filter_map(|token| {
             let connection = self.places[token.place()].connection.as_ref()?;
-            match (connection.phase, connection.client.loan()) {
-                (Phase::Idle, _) => {
-                    Some((connection.deadline.saturating_sub(self.bounds.idle), token))
-                }
-                (Phase::Lent, Loan::Idle(since)) => Some((since, token)),
-                _ => None,
+            if connection.phase == Phase::Lingering {
+                return Some((0, token));
             }
+            let since = connection.idle_since(&self.bounds)?;
+            let is_new = connection.phase == Phase::Fresh && since + SILENT > self.now;
+            (!is_new).then_some((since, token))
         });
         let mut idle: Vec<(u64, Token)> = idle.collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
         // Whose request has come meanwhile is idle no more.
         let longest = idle.into_iter().find(|(_, token)| {
             let connection = self.places[token.place()].connection.as_ref();
-            connection.is_some_and(|connection| !socket::has_input(connection.client.as_fd()))
+            connection.is_some_and(|connection| {
+                connection.phase == Phase::Lingering
+                    || !socket::has_input(connection.client.as_fd())
+            })
         });
         let Some((_, token)) = longest else {
             return false;
         };
         self.close(token);
         true
+    }
+
+    /// Adds to what clients make us keep. Now and then all of it is added up, and where it is too much, those go whose
+    /// time is over soonest: who sent or read most lately stays.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.grown += bytes;
+        if self.grown < self.bounds.memory / 8 {
+            return;
+        }
+        self.grown = 0;
+        let held = |token: &Token| {
+            let connection = self.places[token.place()].connection.as_ref();
+            connection.map_or((0, 0), |connection| {
+                (connection.deadline, connection.held())
+            })
+        };
+        let mut holders: Vec<(u64, usize, Token)> = self
+            .tokens()
+            .map(|token| (held(&token), token))
+            .filter(|((_, held), _)| *held > 0)
+            .map(|((deadline, held), token)| (deadline, held, token))
+            .collect();
+        let mut sum: usize = holders.iter().map(|(_, held, _)| held).sum();
+        holders.sort_unstable_by_key(|(deadline, ..)| *deadline);
+        for (_, held, token) in holders {
+            if sum <= self.bounds.memory {
+                break;
+            }
+            if self.make_way(token) {
+                sum -= held;
+            }
+        }
     }
 
     fn tokens(&self) -> impl Iterator<Item = Token> {
@@ -495,13 +700,14 @@ impl Gate {
     }
 
     /// A connection is idle or gone: somebody who waits in the kernel's queue may have its place.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.paused == Some(u64::MAX) {
             self.resume();
         }
     }
 
     pub(super) fn close(&mut self, token: Token) {
+        self.count_out(token);
         let place = &mut self.places[token.place()];
         let Some(connection) = place.connection.take() else {
             return;
@@ -518,383 +724,13 @@ impl Gate {
         self.make_room();
     }
 
-    // Reading.
-
-    /// Something happened on a connection that waited for it.
-    fn turn(&mut self, token: Token) {
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        match connection.phase {
-            // It was answered and given back without a word.
-            Phase::Lent => self.come_back(token, true),
-            Phase::Fresh | Phase::Idle | Phase::Head | Phase::Body => self.read(token),
-            Phase::Writing => self.write(token),
-            Phase::Lingering => self.discard(token),
-        }
-    }
-
-    fn read(&mut self, token: Token) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        if let Some(connection) = self.connection(token) {
-            match socket::receive(connection.client.as_fd(), &mut scratch) {
-                Ok(0) => self.close(token),
-                Ok(count) => self.receive(token, &scratch[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.arm(token, Interest::ReadableOnce)
-                }
-                Err(_) => self.close(token),
-            }
-        }
-        self.scratch = scratch;
-    }
-
-    fn receive(&mut self, token: Token, bytes: &[u8]) {
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        match std::mem::take(&mut connection.reading) {
-            Reading::Body(incoming) => self.collect(token, incoming, bytes),
-            // The usual case: a whole head in one piece, looked at where it lies.
-            Reading::Nothing => self.parse(token, Parser::new(), Cow::Borrowed(bytes)),
-            Reading::Head(parser) => {
-                let mut input = std::mem::take(&mut connection.input);
-                input.extend_from_slice(bytes);
-                self.parse(token, *parser, Cow::Owned(input));
-            }
-        }
-    }
-
-    fn parse(&mut self, token: Token, mut parser: Parser, input: Cow<'_, [u8]>) {
-        let head = match parser.advance(&input, &self.bounds.limits) {
-            Ok(Some(head)) => head,
-            Ok(None) => {
-                let deadline = self.now + self.bounds.head;
-                let Some(connection) = self.connection(token) else {
-                    return;
-                };
-                connection.input = input.into_owned();
-                let is_begun = !parser.is_untouched();
-                connection.reading = Reading::Head(Box::new(parser));
-                if !is_begun {
-                    // An empty line between two requests, which is not worth more than none (RFC 9112 §2.2).
-                    if connection.phase == Phase::Lent {
-                        connection.phase = Phase::Idle;
-                    }
-                    return self.arm(token, Interest::ReadableOnce);
-                }
-                // A new connection has had its time since it was accepted, and a begun head since its first byte.
-                if connection.phase == Phase::Idle || connection.phase == Phase::Lent {
-                    connection.deadline = deadline;
-                }
-                connection.phase = Phase::Head;
-                self.due(deadline);
-                return self.arm(token, Interest::ReadableOnce);
-            }
-            Err(why) => return self.refuse(token, why, is_head(&input)),
-        };
-        let (bytes, rest) = input.split_at(head.size);
-        let (length, expects) = (head.length, head.expects_continue && rest.is_empty());
-        let checked = Checked {
-            bytes: bytes.to_vec(),
-            head,
-        };
-        match length {
-            Length::None => return self.lend(token, checked, Vec::new(), rest.to_vec()),
-            Length::Known(length) if length > self.bounds.max_body as u64 => {
-                let why = Refusal {
-                    status: 413,
-                    reason: "body too large",
-                };
-                return self.refuse(token, why, checked.method() == "HEAD");
-            }
-            _ => {}
-        }
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        connection.phase = Phase::Body;
-        if expects {
-            let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
-            // Nothing else waits in this socket, so so few bytes fit, or it is of no use.
-            if !socket::send(connection.client.as_fd(), &[IoSlice::new(interim)])
-                .is_ok_and(|sent| sent == interim.len())
-            {
-                return self.close(token);
-            }
-        }
-        self.collect(
-            token,
-            Box::new(Incoming {
-                checked,
-                body: Vec::new(),
-                chunked: Chunked::new(),
-            }),
-            rest,
-        );
-    }
-
-    /// Adds to a body, and sends the request on when it is complete.
-    fn collect(&mut self, token: Token, mut incoming: Box<Incoming>, bytes: &[u8]) {
-        let (used, done) = match incoming.checked.head.length {
-            Length::Chunked => {
-                match incoming
-                    .chunked
-                    .decode(bytes, &mut incoming.body, self.bounds.max_body)
-                {
-                    Ok((used, progress)) => (used, progress == Progress::Done),
-                    Err(why) => {
-                        return self.refuse(token, why, incoming.checked.method() == "HEAD");
-                    }
-                }
-            }
-            length => {
-                let whole = if let Length::Known(length) = length {
-                    length as usize
-                } else {
-                    0
-                };
-                let used = bytes.len().min(whole - incoming.body.len());
-                incoming.body.extend_from_slice(&bytes[..used]);
-                (used, incoming.body.len() == whole)
-            }
-        };
-        if done {
-            let Incoming { checked, body, .. } = *incoming;
-            return self.lend(token, checked, body, bytes[used..].to_vec());
-        }
-        let deadline = self.now + self.bounds.progress;
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        connection.reading = Reading::Body(incoming);
-        connection.deadline = deadline;
-        self.due(deadline);
-        self.arm(token, Interest::ReadableOnce);
-    }
-
-    /// Sends a complete request on.
-    fn lend(&mut self, token: Token, checked: Checked, body: Vec<u8>, more: Vec<u8>) {
-        let (checked, now) = (Arc::new(checked), self.now);
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        connection.phase = Phase::Lent;
-        connection.deadline = u64::MAX;
-        connection.current = Some((Arc::clone(&checked), now));
-        let client = Arc::clone(&connection.client);
-        let request = Request {
-            checked: Arc::clone(&checked),
-            body,
-            peer: client.peer,
-            draining: false,
-        };
-        let job = Job {
-            client,
-            token,
-            request,
-            more: !more.is_empty(),
-        };
-        connection.input = more;
-        self.exchange.slot.add_lent();
-        self.exchange.lend(job);
-        server::write_request(&mut self.outgoing, &checked, token.place());
-        self.fresh += 1;
-        self.due(now + LOAN_LOOK);
-    }
-
-    /// A connection is back from a handler. `readable`: epoll said so, and has disarmed it.
-    fn come_back(&mut self, token: Token, readable: bool) {
-        let (idle, now, drain) = (self.bounds.idle, self.now, self.drain);
-        let Some(connection) = self
-            .connection(token)
-            .filter(|connection| connection.phase == Phase::Lent)
-        else {
-            return;
-        };
-        let (phase, since, deadline) = match connection.client.loan() {
-            Loan::Out => return,
-            Loan::Idle(since) => (Phase::Idle, since, since + idle),
-            Loan::Closing(since) => (Phase::Lingering, since, since + LINGER),
-        };
-        connection.current = None;
-        connection.deadline = deadline;
-        if phase == Phase::Idle && !connection.input.is_empty() {
-            let input = std::mem::take(&mut connection.input);
-            self.parse(token, Parser::new(), Cow::Owned(input));
-        } else {
-            connection.phase = phase;
-            connection.input = Vec::new();
-            self.due(deadline.max(now));
-            if readable {
-                self.turn(token);
-            }
-        }
-        if drain.is_some_and(|drain| since >= drain.since) {
-            self.drained.finished += 1;
-        }
-        self.make_room();
-    }
-
-    fn arm(&mut self, token: Token, interest: Interest) {
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        let client = Arc::clone(&connection.client);
-        if self
-            .exchange
-            .epoll
-            .modify(&*client, token.0, interest)
-            .is_err()
-        {
-            self.close(token);
-        }
-    }
-
-    // Writing.
-
-    fn take_note(&mut self, note: Note) {
-        match note {
-            Note::Back(token) => self.come_back(token, false),
-            Note::Rest(token, output) => self.answer(token, output),
-        }
-    }
-
-    /// Answers with a refusal, without its body if that is what HEAD asked for, and closes.
-    fn refuse(&mut self, token: Token, why: Refusal, is_head: bool) {
-        if let Some(connection) = self.connection(token) {
-            let origin = connection.client.origin();
-            log::debug(format_args!(
-                "refused {} with {}: {}",
-                origin, why.status, why.reason
-            ));
-            let bytes = server::render(&refusal(why.status, why.reason), is_head);
-            connection.input = Vec::new();
-            self.answer(
-                token,
-                Output {
-                    bytes,
-                    sent: 0,
-                    unread: None,
-                    close: true,
-                },
-            );
-        }
-    }
-
-    fn answer(&mut self, token: Token, mut output: Output) {
-        let deadline = self.now + self.bounds.progress;
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        connection.phase = Phase::Writing;
-        connection.deadline = deadline;
-        output.unread = socket::unsent(connection.client.as_fd());
-        connection.output = Some(Box::new(output));
-        self.due(deadline);
-        self.write(token);
-    }
-
-    /// Sends on what waits, as far as the socket takes it.
-    fn write(&mut self, token: Token) {
-        let deadline = self.now + self.bounds.progress;
-        let idle = self.now + self.bounds.idle;
-        let linger = self.now + LINGER;
-        let drain = self.drain.is_some();
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        let Some(output) = &mut connection.output else {
-            return;
-        };
-        match socket::send(
-            connection.client.as_fd(),
-            &[IoSlice::new(&output.bytes[output.sent..])],
-        ) {
-            Ok(sent) => {
-                output.sent += sent;
-                output.unread = socket::unsent(connection.client.as_fd());
-                connection.deadline = deadline;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return self.close(token),
-        }
-        if output.sent < output.bytes.len() {
-            return self.arm(token, Interest::WritableOnce);
-        }
-        let close = output.close;
-        connection.output = None;
-        let answered = connection.current.take().is_some();
-        if answered {
-            self.exchange.slot.add_answered();
-            self.drained.finished += u64::from(drain);
-        }
-        let Some(connection) = self.connection(token) else {
-            return;
-        };
-        if close {
-            socket::shutdown_write(connection.client.as_fd());
-            connection.phase = Phase::Lingering;
-            connection.deadline = linger;
-            self.due(linger);
-        } else {
-            connection.phase = Phase::Idle;
-            connection.deadline = idle;
-            let input = std::mem::take(&mut connection.input);
-            self.due(idle);
-            if !input.is_empty() {
-                return self.parse(token, Parser::new(), Cow::Owned(input));
-            }
-        }
-        self.arm(token, Interest::ReadableOnce);
-    }
-
-    /// Reads and forgets until the client closes, so that the answer before is not lost to a reset.
-    fn discard(&mut self, token: Token) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        if let Some(connection) = self.connection(token) {
-            match socket::receive(connection.client.as_fd(), &mut scratch) {
-                Ok(count) if count > 0 => self.arm(token, Interest::ReadableOnce),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.arm(token, Interest::ReadableOnce)
-                }
-                _ => self.close(token),
-            }
-        }
-        self.scratch = scratch;
-    }
-
-    /// Writes what goes to the server behind, in one piece if it takes it.
-    fn flush(&mut self) {
-        while !self.blocked && self.written < self.outgoing.len() {
-            match (&self.stream).write(&self.outgoing[self.written..]) {
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    let _ =
-                        self.exchange
-                            .epoll
-                            .modify(&self.stream, STREAM, Interest::WritableOnce);
-                }
-                Err(error) => {
-                    broken(error);
-                }
-            }
-        }
-        if self.written == self.outgoing.len() {
-            self.outgoing.clear();
-            self.outgoing.shrink_to(SCRATCH);
-            self.written = 0;
-        }
-    }
-
     // Deadlines.
 
     /// Looks at every connection: ends what is over, and finds out when the next look is due.
     fn look(&mut self) {
         let (now, mut next) = (self.now, u64::MAX);
-        let (mut over, mut leaving) = (Vec::new(), Vec::new());
+        let (mut over, mut leaving, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut overdue, mut longest) = (0, 0);
         let has_heir = self.heir.is_some() && !self.heir_is_full;
         match self.paused {
             Some(until) if until <= now => self.resume(),
@@ -906,6 +742,12 @@ impl Gate {
             Some(until) => next = until,
             None => {}
         }
+        if self.stream.is_none() {
+            if self.rebuild_at <= now {
+                self.rebuild("it could not be made before");
+            }
+            next = next.min(self.rebuild_at.max(now + LOOK_STEP));
+        }
         let draining = self.drain.is_some();
         let why = self.drain.map(|drain| drain.why);
         let closes_idle = matches!(why, Some(Why::Stop | Why::Orphaned));
@@ -913,43 +755,66 @@ impl Gate {
             let Some(connection) = &place.connection else {
                 continue;
             };
-            let deadline = match (connection.phase, connection.client.loan()) {
+            let token = Token::new(index, place.serial);
+            let loan = connection.client.loan();
+            let deadline = match (connection.phase, loan) {
+                (Phase::Lent, Loan::Waiting) => {
+                    next = next.min(now + LOAN_LOOK);
+                    continue;
+                }
+                (Phase::Lent, Loan::Working(since)) => {
+                    next = next.min(now + LOAN_LOOK);
+                    let warn = since.saturating_add(self.bounds.handler_warn);
+                    if warn > now {
+                        next = next.min(warn);
+                        continue;
+                    }
+                    overdue += 1;
+                    longest = longest.max(now - since);
+                    if !connection.is_named {
+                        slow.push(token);
+                    }
+                    continue;
+                }
+                // A handler may touch it at any moment.
+                (Phase::Lent, _) if connection.client.is_being_armed() => {
+                    next = next.min(now + LOOK_STEP);
+                    continue;
+                }
                 (Phase::Fresh, _) if why == Some(Why::Stop) => 0,
                 (Phase::Idle, _) | (Phase::Lent, Loan::Idle(_)) if closes_idle => 0,
                 // What a connection between two requests may hold is an empty line.
                 (Phase::Fresh | Phase::Idle, _) if has_heir => {
-                    leaving.push(Token::new(index, place.serial));
+                    leaving.push(token);
                     continue;
                 }
                 (Phase::Lent, Loan::Idle(_)) if has_heir && connection.input.is_empty() => {
-                    leaving.push(Token::new(index, place.serial));
-                    continue;
-                }
-                (Phase::Lent, Loan::Out) => {
-                    next = next.min(now + LOAN_LOOK);
+                    leaving.push(token);
                     continue;
                 }
                 (Phase::Lent, Loan::Idle(since)) => since + self.bounds.idle,
                 (Phase::Lent, Loan::Closing(since)) => {
                     since + if draining { LINGER_DRAINING } else { LINGER }
                 }
-                (Phase::Lingering, _) if draining => {
-                    connection.deadline - (LINGER - LINGER_DRAINING)
-                }
+                (Phase::Lingering, _) if draining => connection.begun + LINGER_DRAINING,
                 _ => connection.deadline,
             };
             if deadline <= now {
-                over.push(Token::new(index, place.serial));
+                over.push(token);
             } else {
                 next = next.min(deadline);
             }
         }
+        self.exchange.slot.set_overdue(overdue, longest / 1000);
         // Many small steps are better taken together. What is done below may ask for an earlier look.
         self.next_look = if next == u64::MAX {
             next
         } else {
             next.max(now + LOOK_STEP)
         };
+        for token in slow {
+            self.name_slow(token);
+        }
         for token in over {
             self.end(token);
         }
@@ -961,11 +826,40 @@ impl Gate {
         }
     }
 
+    /// Says that a handler takes long. It cannot be stopped, but it can be known.
+    fn name_slow(&mut self, token: Token) {
+        let seconds = self.bounds.handler_warn / 1000;
+        if let Some(connection) = self.connection(token) {
+            connection.is_named = true;
+            if let Some((checked, _)) = &connection.current {
+                log::warn(format_args!(
+                    "a handler has been at {} {} for {seconds} s, for {}",
+                    checked.method(),
+                    checked.path(),
+                    connection.client.origin()
+                ));
+            }
+        }
+    }
+
+    /// The end of what was said by `name_slow`.
+    pub(super) fn was_slow(connection: &mut Connection, until: u64) {
+        if !std::mem::take(&mut connection.is_named) {
+            return;
+        }
+        if let Some((checked, since)) = &connection.current {
+            log::info(format_args!(
+                "the handler at {} {} is done after {:.1} s",
+                checked.method(),
+                checked.path(),
+                until.saturating_sub(*since) as f64 / 1000.0
+            ));
+        }
+    }
+
     /// The time of a connection is over.
     fn end(&mut self, token: Token) {
-        let head = self.bounds.head / 1000;
-        let progress = self.bounds.progress / 1000;
-        let next = self.now + self.bounds.progress;
+        let now = self.now;
         let Some(connection) = self.connection(token) else {
             return;
         };
@@ -977,59 +871,69 @@ impl Gate {
                 self.come_back(token, true)
             }
             Phase::Head => {
-                log::debug(format_args!(
-                    "{}: head not complete after {head} s",
-                    connection.client.origin()
-                ));
                 let is_head = is_head(&connection.input);
                 self.refuse(
                     token,
-                    Refusal {
-                        status: 408,
-                        reason: "the request head took too long",
-                    },
+                    Refusal::new(408, "the request head took too long"),
                     is_head,
                 );
             }
-            Phase::Body => {
-                log::debug(format_args!(
-                    "{}: no more of the body for {progress} s",
-                    connection.client.origin()
-                ));
+            Phase::Body | Phase::Queued => {
                 let is_head = matches!(&connection.reading, Reading::Body(body) if body.checked.method() == "HEAD");
-                self.refuse(
-                    token,
-                    Refusal {
-                        status: 408,
-                        reason: "the request body took too long",
-                    },
-                    is_head,
-                );
+                let why = if connection.phase == Phase::Body {
+                    BODY_TOO_SLOW
+                } else {
+                    Refusal::new(503, "too many long bodies at once")
+                };
+                self.refuse(token, why, is_head);
             }
             Phase::Writing => {
-                if connection.has_read() {
-                    connection.deadline = next;
-                    return self.due(next);
+                let begun = connection.begun;
+                let client = Arc::clone(&connection.client);
+                if let Some(output) = &mut connection.output {
+                    let moved = output.has_moved(client.as_fd());
+                    let taken = output.taken();
+                    let deadline = self.bounds.transfer(now, begun, taken);
+                    if moved && deadline > now {
+                        if let Some(connection) = self.connection(token) {
+                            connection.deadline = deadline;
+                        }
+                        return self.due(deadline);
+                    }
                 }
-                log::debug(format_args!(
-                    "{}: does not read its answer",
-                    connection.client.origin()
-                ));
+                let (slot, refusals) = (self.exchange.slot, &self.exchange.refusals);
+                refusals.closed(slot, Cause::TooSlow, &client, "does not read its answer");
                 self.close(token);
             }
             _ => self.close(token),
         }
     }
-}
 
-/// Nothing can be served any more. The master starts a new worker at once.
-fn broken(why: impl std::fmt::Display) -> ! {
-    log::error(format_args!("the private stream to tiny_http broke: {why}"));
-    exit_now(exit::FAILED)
+    /// Ends a connection for the memory that it holds, unless it is with a handler.
+    fn make_way(&mut self, token: Token) -> bool {
+        let Some(connection) = self.connection(token) else {
+            return false;
+        };
+        let (phase, client) = (connection.phase, Arc::clone(&connection.client));
+        match phase {
+            Phase::Writing => {
+                let (slot, refusals) = (self.exchange.slot, &self.exchange.refusals);
+                let why = "unread answers fill the memory";
+                refusals.closed(slot, Cause::Overloaded, &client, why);
+                self.close(token);
+            }
+            Phase::Head | Phase::Body | Phase::Queued => {
+                let why = Refusal::new(503, "unfinished requests fill the memory");
+                self.refuse(token, why, false);
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// Whether a head that cannot be served, perhaps for being cut, asks for HEAD: its refusal has no body then.
-fn is_head(input: &[u8]) -> bool {
+pub(super) fn is_head(input: &[u8]) -> bool {
     input.trim_ascii_start().starts_with(b"HEAD ")
 }
 

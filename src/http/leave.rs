@@ -131,8 +131,12 @@ impl Gate {
                 continue;
             };
             let since = match connection.phase {
-                Phase::Head | Phase::Body | Phase::Writing => self.now,
-                Phase::Lent if connection.client.loan() == Loan::Out => self.now,
+                Phase::Head | Phase::Body | Phase::Queued | Phase::Writing => self.now,
+                Phase::Lent
+                    if matches!(connection.client.loan(), Loan::Waiting | Loan::Working(_)) =>
+                {
+                    self.now
+                }
                 _ => continue,
             };
             let name = match (&connection.current, &connection.reading) {

@@ -1,7 +1,8 @@
 //! Method and path → handler, and the answers that need none: 404, 405, `OPTIONS *`, health.
 #![forbid(unsafe_code)]
 
-use super::{Request, Response};
+use super::Request;
+use super::response::{Response, reason};
 use std::collections::BTreeMap;
 
 /// A plain function from request to response, called by several threads at a time.
@@ -14,6 +15,8 @@ pub(crate) const HEALTH: &str = "/healthz";
 #[derive(Default)]
 pub(crate) struct Routes {
     paths: BTreeMap<String, Vec<(String, Handler)>>,
+    /// Longest bodies of paths that have a limit of their own.
+    limits: BTreeMap<String, u64>,
 }
 
 impl Routes {
@@ -22,6 +25,19 @@ impl Routes {
         let methods = self.paths.entry(path.to_owned()).or_default();
         methods.retain(|(other, _)| other != method);
         methods.push((method.to_owned(), handler));
+    }
+
+    /// Gives a path a limit of its own for its bodies, in bytes.
+    pub fn limit(&mut self, path: &str, bytes: u64) {
+        self.limits.insert(path.to_owned(), bytes);
+    }
+
+    /// Most bytes of a body in such a request, `otherwise` where the path has no limit of its own; `None` where no
+    /// handler takes it.
+    pub fn body_limit(&self, method: &str, path: &str, otherwise: u64) -> Option<u64> {
+        let methods = self.paths.get(path)?;
+        find(methods, method)?;
+        Some(self.limits.get(path).copied().unwrap_or(otherwise))
     }
 
     /// Finds the handler and asks it. `HEAD` is answered by the handler of `GET`.
@@ -35,21 +51,25 @@ impl Routes {
                 _ => refusal(404, "no such page"),
             };
         };
-        let find = |wanted: &str| methods.iter().find(|(method, _)| method == wanted);
-        let found =
-            find(request.method()).or_else(|| find("GET").filter(|_| request.method() == "HEAD"));
-        match found {
-            Some((_, handler)) => handler(request),
+        match find(methods, request.method()) {
+            Some(handler) => handler(request),
             None => {
                 let mut allow: Vec<&str> =
                     methods.iter().map(|(method, _)| method.as_str()).collect();
-                if find("GET").is_some() && find("HEAD").is_none() {
+                if allow.contains(&"GET") && !allow.contains(&"HEAD") {
                     allow.push("HEAD");
                 }
                 not_allowed(&allow.join(", "))
             }
         }
     }
+}
+
+/// The handler of a method; that of `GET` answers `HEAD` where none does.
+fn find<'a>(methods: &'a [(String, Handler)], method: &str) -> Option<&'a Handler> {
+    let find = |wanted: &str| methods.iter().find(|(method, _)| method == wanted);
+    let found = find(method).or_else(|| find("GET").filter(|_| method == "HEAD"));
+    found.map(|(_, handler)| handler)
 }
 
 fn health(request: &Request) -> Response {
@@ -67,7 +87,7 @@ fn not_allowed(allow: &str) -> Response {
 
 /// A refusal that says in one line what was wrong.
 pub(crate) fn refusal(status: u16, why: &str) -> Response {
-    Response::text(format!("{status} {}: {why}\n", super::reason(status))).with_status(status)
+    Response::text(format!("{status} {}: {why}\n", reason(status))).with_status(status)
 }
 
 #[cfg(test)]
@@ -91,7 +111,7 @@ mod tests {
             .unwrap();
         Request {
             checked: Arc::new(Checked { bytes, head }),
-            body: Vec::new(),
+            body: Default::default(),
             peer: None,
             draining,
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::master::Master;
+use crate::ledger::Cause;
 use crate::listener::Listener;
 use crate::sys::process::Pid;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,6 +73,16 @@ impl Master {
                 count.open.to_string(),
                 count.in_flight.to_string(),
                 count.requests.to_string(),
+                count.overdue.to_string(),
+                (count.longest * 1000).to_string(),
+            ]);
+        }
+        let refused = Cause::ALL.iter().zip(total.refused);
+        for (cause, count) in refused {
+            lines.push(vec![
+                "refused".to_owned(),
+                cause.name().to_owned(),
+                count.to_string(),
             ]);
         }
         lines.push(

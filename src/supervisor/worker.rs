@@ -165,22 +165,29 @@ fn boot(
         signal::block_all();
     }
     // With every signal blocked here, the threads started below have them blocked too.
-    let exchange = Arc::new(Exchange::new(slot).map_err(text("cannot make an epoll instance"))?);
+    let exchange = Arc::new(
+        Exchange::new(slot, settings.threads).map_err(text("cannot make an epoll instance"))?,
+    );
     let directory = settings.place.pid_file.parent().unwrap_or(Path::new("."));
     let directory = directory
         .strip_prefix(&settings.place.base)
         .unwrap_or(directory);
     let routes = Arc::clone(&service.routes);
-    let (pool, stream) = Pool::start(directory, Arc::clone(&exchange), routes, settings.threads)
-        .map_err(text("cannot start tiny_http"))?;
+    let pool = Pool::start(
+        directory,
+        Arc::clone(&exchange),
+        Arc::clone(&routes),
+        settings.threads,
+    )
+    .map_err(text("cannot start tiny_http"))?;
     title::set_name(&service.title(" worker"));
     let (orders, inbox) = channel();
     let gate = Gate::new(
         Arc::clone(&exchange),
         pool,
+        routes,
         Bounds::new(settings),
         listener,
-        stream,
         inbox,
     )
     .map_err(text("cannot watch the listener"))?;

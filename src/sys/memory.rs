@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
 /// How many numbers the region holds.
-pub const WORDS: usize = 2560;
+pub const WORDS: usize = 4608;
 
 /// The region: zeroed when new, and never unmapped.
 pub type Region = &'static [AtomicU64; WORDS];

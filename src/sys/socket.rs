@@ -347,21 +347,73 @@ pub fn has_input(fd: BorrowedFd<'_>) -> bool {
 
 /// `sendmsg(2)` that never blocks and never raises SIGPIPE; may send less than all.
 pub fn send(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    send_with(fd, parts, 0)
+}
+
+/// The same for one piece; `more`: the rest follows at once, and may share its packet.
+pub fn send_more(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
+    send_with(
+        fd,
+        &[IoSlice::new(bytes)],
+        if more { libc::MSG_MORE } else { 0 },
+    )
+}
+
+fn send_with(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], flags: i32) -> io::Result<usize> {
     // SAFETY: msghdr is plain data for which all zeros is a value.
     let mut message: libc::msghdr = unsafe { zeroed() };
     // IoSlice is promised to have the layout of iovec; sendmsg(2) only reads it.
     message.msg_iov = parts.as_ptr().cast_mut().cast();
     message.msg_iovlen = parts.len() as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the message points to `parts`, which live through the call.
     retry(|| check(unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) }))
         .map(|count| count as usize)
+}
+
+/// `sendfile(2)` from where the file stands, which moves on, to a non-blocking socket; 0 is the end of the file.
+pub fn send_file(socket: BorrowedFd<'_>, file: &File, count: usize) -> io::Result<usize> {
+    let (to, from) = (socket.as_raw_fd(), file.as_raw_fd());
+    // SAFETY: without a pointer to an offset the call touches no memory of this process.
+    retry(|| check(unsafe { libc::sendfile(to, from, std::ptr::null_mut(), count) }))
+        .map(|count| count as usize)
+}
+
+/// Whether `sendfile(2)` is not to be had for this file or socket, but reading and writing are.
+pub fn cannot_send_file(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS))
 }
 
 /// `shutdown(2)` of the sending side: the peer reads what was sent, then the end.
 pub fn shutdown_write(fd: BorrowedFd<'_>) {
     // SAFETY: takes two numbers and touches no memory. It fails only where there is nothing left to shut.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// `shutdown(2)` of both sides: on a socket that listens, `accept(2)` fails from when its queue is empty.
+pub fn shutdown(fd: BorrowedFd<'_>) {
+    // SAFETY: takes two numbers and touches no memory. It fails only where there is nothing left to shut.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Has the next close of this connection tell the peer that it broke, SO_LINGER of `socket(7)`.
+pub fn reset_on_close(fd: BorrowedFd<'_>) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let size = size_of::<libc::linger>() as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    // SAFETY: pointer and size describe one linger that lives through the call.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const linger).cast(),
+            size,
+        )
+    };
 }
 
 /// Who is at the other end of a Unix socket: the effective user id when it connected, SO_PEERCRED of `unix(7)`.

@@ -1,6 +1,8 @@
 //! An application for tests and measurements: answers that are slow, large, wrong or deadly on demand.
 
 use hade::{App, Request, Response};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +19,27 @@ fn number(request: &Request, name: &str) -> u64 {
 fn boot_mode() -> String {
     let from_file = |_| std::fs::read_to_string("boot").unwrap_or_default();
     std::env::var("DEMO_BOOT").unwrap_or_else(from_file)
+}
+
+/// Makes pieces of 1000 bytes, one per read.
+struct Pieces {
+    left: u64,
+    fails: bool,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return match self.fails {
+                true => Err(io::Error::other("asked to fail")),
+                false => Ok(0),
+            };
+        }
+        self.left -= 1;
+        let count = buffer.len().min(1000);
+        buffer[..count].fill(b'p');
+        Ok(count)
+    }
 }
 
 fn main() -> ExitCode {
@@ -45,6 +68,40 @@ fn main() -> ExitCode {
                 "application/octet-stream",
                 vec![b'x'; number(request, "n") as usize],
             )
+        })
+        // Reads as it comes, whatever its length, and counts.
+        .post("/count", |request| {
+            match io::copy(&mut request.body_reader(), &mut io::sink()) {
+                Ok(count) => Response::text(format!("{count}\n")),
+                Err(error) => Response::text(format!("{error}\n")).with_status(400),
+            }
+        })
+        .max_body("/count", 1 << 30)
+        // Never looks at the body.
+        .post("/ignore", |_| Response::text("ignored\n"))
+        .max_body("/ignore", 1 << 30)
+        .max_body("/small", 10)
+        .post("/small", |_| Response::text("small\n"))
+        // So many pieces of 1000 bytes, of a length that is said with `length`; or a failure after them.
+        .get("/stream", |request| {
+            let pieces = number(request, "pieces");
+            let length = request.param("length").and_then(|text| text.parse().ok());
+            Response::stream(
+                "application/octet-stream",
+                length,
+                Pieces {
+                    left: pieces,
+                    fails: request.param("fails").is_some(),
+                },
+            )
+        })
+        .get("/file", |request| {
+            let name = request.param("name").unwrap_or_default();
+            let opened = File::open(name);
+            match opened.and_then(|file| Response::file("application/octet-stream", file)) {
+                Ok(response) => response,
+                Err(error) => Response::text(format!("{error}\n")).with_status(404),
+            }
         })
         .get("/panic", |_| panic!("asked to"))
         .get("/abort", |_| std::process::abort())

@@ -212,7 +212,7 @@ fn a_half_closed_client_keeps_nobody_busy_while_it_waits() {
 #[test]
 fn a_body_may_have_64_kib_and_not_a_byte_more() {
     let place = Place::demo();
-    let site = place.start(&[]);
+    let site = place.start(&["--set", "max_body=65536"]);
     let mut wire = site.connect();
     for size in [0, 1, 1023, 1024, 1025, 16384, 65535, 65536] {
         let body = "b".repeat(size);
@@ -248,7 +248,7 @@ fn a_body_may_have_64_kib_and_not_a_byte_more() {
 #[test]
 fn chunked_bodies_are_put_together() {
     let place = Place::demo();
-    let site = place.start(&[]);
+    let site = place.start(&["--set", "max_body=65536"]);
     let head = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut wire = site.connect();
     wire.send(format!(
@@ -270,7 +270,7 @@ fn chunked_bodies_are_put_together() {
 #[test]
 fn an_expectant_client_is_told_to_go_on_before_its_body() {
     let place = Place::demo();
-    let site = place.start(&[]);
+    let site = place.start(&["--set", "max_body=65536"]);
     let mut wire = site.connect();
     for _ in 0..2 {
         let head = "POST /echo HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n";
@@ -376,7 +376,7 @@ fn a_large_answer_reaches_its_reader_whole() {
 #[test]
 fn slow_readers_hold_no_thread_and_cost_no_turns() {
     let place = Place::demo();
-    let site = place.start(&["--set", "app.threads=2"]);
+    let site = place.start(&["--set", "app.threads=2", "--set", "app.io_timeout=300"]);
     let mut readers: Vec<Wire> = (0..24).map(|_| site.connect()).collect();
     for reader in &mut readers {
         reader.send(get("/bytes?n=12000000") + &get("/hello"));
@@ -545,7 +545,7 @@ fn a_refused_head_request_gets_no_body() {
     let place = Place::demo();
     let site = place.start(&[]);
     let mut wire = site.connect();
-    wire.send("HEAD /hello HTTP/1.1\r\nHost: t\r\nContent-Length: 70000\r\n\r\n");
+    wire.send("HEAD /hello HTTP/1.1\r\nHost: t\r\nContent-Length: 1048577\r\n\r\n");
     assert_eq!(wire.answer_without_body().status, 413);
     assert!(wire.is_closed());
 }
@@ -610,7 +610,7 @@ fn an_idle_connection_is_closed_after_its_time() {
 }
 
 #[test]
-fn a_body_that_stalls_is_refused_and_one_that_trickles_is_not() {
+fn a_body_that_stalls_or_drips_is_refused_and_one_that_trickles_is_not() {
     let place = Place::demo();
     let site = place.start(&["--set", "app.io_timeout=1"]);
     let mut stalled = site.connect();
@@ -629,10 +629,19 @@ fn a_body_that_stalls_is_refused_and_one_that_trickles_is_not() {
             assert!(wire.is_closed());
         }
     });
-    let text = post("/echo", "abcdef");
-    trickling.send(&text[..text.len() - 6]);
-    trickling.drip("abcdef", 1, 40);
-    assert_eq!(trickling.answer().text(), "abcdef");
+    // Beyond the first second it takes 500 bytes per second: here are 2000, and then some 20.
+    let body = "t".repeat(4000);
+    let text = post("/echo", &body);
+    trickling.send(&text[..text.len() - body.len()]);
+    trickling.drip(&body, 100, 5);
+    assert_eq!(trickling.answer().text(), body);
+    let mut dripping = site.connect();
+    takes_a_second(|| {
+        dripping.send(&text[..text.len() - body.len()]);
+        dripping.drip(&body[..100], 1, 5);
+        assert_eq!(dripping.answer().status, 408);
+        assert!(dripping.is_closed());
+    });
 }
 
 #[test]

@@ -218,7 +218,7 @@ fn bad_values_of_flags_and_variables_are_one_line_and_exit_2() {
         ("close_wait", "5s", "expected whole seconds, 0 to 3600"),
         ("close_wait", "-1", "expected whole seconds, 0 to 3600"),
         ("workers", "0", "expected a whole number, 1 to 64"),
-        ("max_body", "1M", "expected whole bytes, 0 to 65536"),
+        ("max_body", "1M", "expected whole bytes, 0 to 1073741824"),
         ("log_level", "loud", "expected error, warn, info or debug"),
         ("pid_file", "run/", "expected the path of a file"),
     ] {

@@ -7,7 +7,7 @@ use crate::support::{
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "running",
     "pid",
     "address",
@@ -20,6 +20,7 @@ const KEYS: [&str; 15] = [
     "requests",
     "accepted",
     "backlog",
+    "refused",
     "worker_deaths",
     "workers",
     "last_restart",
@@ -87,7 +88,7 @@ fn one_object_for_programs() {
         read_json(&json, "[list(w) for w in d['workers']]"),
         format!(
             "[{0}, {0}]\n",
-            "['pid', 'state', 'uptime_seconds', 'connections', 'in_flight', 'requests']"
+            "['pid', 'state', 'uptime_seconds', 'connections', 'in_flight', 'requests', 'slow_handlers', 'slowest_seconds']"
         )
     );
     // The same keys after a restart that went well, after one that did not, and while one is under way.
