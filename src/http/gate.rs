@@ -50,8 +50,8 @@ const LOOK_STEP: u64 = 100;
 const LOAN_LOOK: u64 = 1000;
 /// Milliseconds after which a connection that has not said anything may have to make room for another.
 const SILENT: u64 = 1000;
-/// Milliseconds after which a new tiny_http is tried again.
-const REBUILD_PAUSE: u64 = 1000;
+/// Time after which a new tiny_http is tried again.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 /// Descriptors kept for everything that is not a client.
 const RESERVE: usize = 64;
 /// Clients may hold a quarter of the memory by what they have sent or not yet read, and never less than this.
@@ -272,6 +272,8 @@ pub(crate) struct Gate {
     /// The private stream; without one a new one is tried at the time beside it.
     pub(super) stream: Option<UnixStream>,
     rebuild_at: u64,
+    /// It is new, and what was sent on it has yet to be looked after.
+    is_rebuilt: bool,
     /// Bytes for the stream, how many of them are written, and the requests among them.
     pub(super) outgoing: Vec<u8>,
     pub(super) written: usize,
@@ -328,6 +330,7 @@ impl Gate {
             paused: None,
             stream: Some(stream),
             rebuild_at: 0,
+            is_rebuilt: false,
             outgoing: Vec::new(),
             written: 0,
             fresh: 0,
@@ -391,12 +394,13 @@ impl Gate {
             }
             self.flush();
             let fresh = std::mem::take(&mut self.fresh);
-            if fresh > 0 || look_again.is_some() {
+            if fresh > 0 || look_again.is_some() || std::mem::take(&mut self.is_rebuilt) {
                 look_again = match self.pool.watch(&mut watch, fresh) {
                     Seen::Nothing => None,
                     Seen::Waiting(time) => Some(time),
                     Seen::Stuck => {
                         self.rebuild("requests do not get through");
+                        self.flush();
                         watch = Watch::default();
                         Some(Duration::ZERO)
                     }
@@ -443,10 +447,11 @@ impl Gate {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.outgoing = outgoing;
+                self.is_rebuilt = true;
             }
             Err(error) => {
                 self.warn(format_args!("cannot make another tiny_http: {error}"));
-                self.rebuild_at = self.now + REBUILD_PAUSE;
+                self.rebuild_at = self.now + REBUILD_PAUSE.as_millis() as u64;
                 self.due(self.rebuild_at);
             }
         }

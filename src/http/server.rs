@@ -88,9 +88,10 @@ struct Seats {
 pub(crate) struct Watch {
     sent: u64,
     at: Duration,
-    /// How many were picked up when it was first seen that no more were, and when that was.
+    /// How many were picked up when it was first seen that no more were, when that was, and how often it was seen since.
     picked: u64,
     since: Option<Duration>,
+    times: u32,
 }
 
 /// How the requests that were written fare.
@@ -246,12 +247,14 @@ impl Pool {
         let waited = match watch.since {
             Some(since) if seats.leader && watch.picked == seats.picked => now - since,
             _ => {
-                (watch.since, watch.picked) = (Some(now), seats.picked);
+                (watch.since, watch.picked, watch.times) = (Some(now), seats.picked, 0);
                 Duration::ZERO
             }
         };
+        watch.times += 1;
         match waited {
-            _ if waited >= STUCK => Seen::Stuck,
+            // Seen often, for the whole process may have been stopped for a while.
+            _ if waited >= STUCK && watch.times > 20 => Seen::Stuck,
             _ if waited >= LONG_PATIENCE => Seen::Waiting(LONG_PATIENCE),
             _ => Seen::Waiting(PATIENCE),
         }
