@@ -599,7 +599,8 @@ fn content_length(value: &[u8]) -> Result<Length, Refusal> {
     }
 }
 
-/// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown (RFC 9112 §6.1, §6.3).
+/// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown: without `chunked` at the end
+/// nobody knows where the body ends (RFC 9112 §6.3), with it at least the codings have names (§6.1).
 fn transfer_encoding(value: &[u8]) -> Result<Length, Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(Length::Chunked);
@@ -615,8 +616,14 @@ fn transfer_encoding(value: &[u8]) -> Result<Length, Refusal> {
             return Err(Refusal::bad("malformed Transfer-Encoding"));
         }
         chunked = name.eq_ignore_ascii_case(b"chunked");
+        if chunked && parts.next().is_some() {
+            return Err(Refusal::bad("parameter of the chunked coding"));
+        }
     }
-    Err(Refusal::new(501, "unknown transfer coding"))
+    match chunked {
+        true => Err(Refusal::new(501, "unknown transfer coding")),
+        false => Err(Refusal::bad("chunked is not the last transfer coding")),
+    }
 }
 
 #[cfg(test)]
