@@ -483,10 +483,14 @@ impl Parser {
                 }
             }
             6 if name.eq_ignore_ascii_case(b"expect") && self.minor == 1 => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::new(417, "unknown expectation"));
+                // A list, and empty members of lists count for nothing (RFC 9110 §10.1.1, §5.6.1.2).
+                let members = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+                for member in members.filter(|member| !member.is_empty()) {
+                    if !member.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Refusal::new(417, "unknown expectation"));
+                    }
+                    self.expects_continue = true;
                 }
-                self.expects_continue = true;
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {

@@ -259,7 +259,9 @@ const FIELDS_1_1: &[&str] = &[
     "Expect: 100-continue\r\n => GET / @h 1.1 None keep expects",
     "expect: 100-Continue\r\nContent-Length: 5\r\nConnection: close\r\n => GET / @h 1.1 Known(5) close expects",
     "Expect: 200-ok\r\n => 417 unknown expectation",
-    "Expect:\r\n => 417 unknown expectation",
+    "Expect:\r\n => GET / @h 1.1 None keep",
+    "Expect: ,100-continue\t,, 100-CONTINUE\r\n => GET / @h 1.1 None keep expects",
+    "Expect: 100-continue;x=y\r\n => 417 unknown expectation",
     "Expect: 100-continue, x\r\n => 417 unknown expectation",
     "Expect: 100-continue\r\nExpect: x\r\n => 417 unknown expectation",
 ];
