@@ -483,10 +483,14 @@ impl Parser {
                 }
             }
             6 if name.eq_ignore_ascii_case(b"expect") && self.minor == 1 => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::new(417, "unknown expectation"));
+                // A list, and empty members of lists count for nothing (RFC 9110 §10.1.1, §5.6.1.2).
+                let members = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+                for member in members.filter(|member| !member.is_empty()) {
+                    if !member.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Refusal::new(417, "unknown expectation"));
+                    }
+                    self.expects_continue = true;
                 }
-                self.expects_continue = true;
             }
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
@@ -599,7 +603,8 @@ fn content_length(value: &[u8]) -> Result<Length, Refusal> {
     }
 }
 
-/// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown (RFC 9112 §6.1, §6.3).
+/// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown: without `chunked` at the end
+/// nobody knows where the body ends (RFC 9112 §6.3), with it at least the codings have names (§6.1).
 fn transfer_encoding(value: &[u8]) -> Result<Length, Refusal> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(Length::Chunked);
@@ -615,8 +620,14 @@ fn transfer_encoding(value: &[u8]) -> Result<Length, Refusal> {
             return Err(Refusal::bad("malformed Transfer-Encoding"));
         }
         chunked = name.eq_ignore_ascii_case(b"chunked");
+        if chunked && parts.next().is_some() {
+            return Err(Refusal::bad("parameter of the chunked coding"));
+        }
     }
-    Err(Refusal::new(501, "unknown transfer coding"))
+    match chunked {
+        true => Err(Refusal::new(501, "unknown transfer coding")),
+        false => Err(Refusal::bad("chunked is not the last transfer coding")),
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod look;
 mod notify;
 mod pid1;
 mod pidfile;
+mod requests;
 mod restart;
 mod settings;
 mod signals;
