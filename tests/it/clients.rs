@@ -1,91 +1,196 @@
-//! Clients that others wrote.
+//! Programs that others wrote, a round trip each: wget, busybox, ab, wrk and a browser. curl has a file of its own, and
+//! so have the libraries of other languages. What a client sends and whether it keeps its connection is seen by its own
+//! report, or by the counters of the server.
 
-use crate::support::{Place, Site, has, run};
+use crate::support::{Meanwhile, Place, has, run};
 use std::process::Command;
 
-fn curl(site: &Site, target: &str, args: &[&str]) -> String {
-    let mut command = Command::new("curl");
-    command.args([
-        "--silent",
-        "--show-error",
-        "--max-time",
-        "20",
-        "--noproxy",
-        "*",
-    ]);
-    command.args(args).arg(format!("{}{target}", site.url));
-    run(&mut command).ok()
+/// The longest that a client may take for anything, as an argument.
+pub const CLIENT_SECONDS: &str = "20";
+
+/// A client in the directory, without a proxy between it and the server.
+pub fn tool(place: &Place, name: &str) -> Command {
+    let mut command = Command::new(name);
+    for scheme in ["http", "https", "all", "no"] {
+        let name = format!("{scheme}_proxy");
+        command.env_remove(name.to_uppercase()).env_remove(name);
+    }
+    command
+        .current_dir(&place.dir)
+        .stdin(std::process::Stdio::null());
+    command
+}
+
+/// After the clients: the site leaves at once, nothing was cut, and nothing went wrong on the way.
+#[track_caller]
+pub fn leaves_well(place: &Place) {
+    place.app(&["stop"]).ok();
+    let log = place.log();
+    let bad = log.contains(" error ") || log.contains(" warn ") || log.contains("panic");
+    assert!(!bad && log.contains(" 0 cut\n"), "{log}");
 }
 
 #[test]
-fn curl_gets_posts_and_expects() {
-    if !has("curl") {
+fn wget_downloads_uploads_and_stays() {
+    if !has("wget") {
         return;
     }
     let place = Place::demo();
     let site = place.start(&[]);
-    assert_eq!(curl(&site, "/hello", &[]), "Hello, World!");
-    assert_eq!(curl(&site, "/hello", &["--http1.0"]), "Hello, World!");
-    let head = curl(&site, "/bytes?n=70000", &["--head"]);
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains("\r\nContent-Length: 70000\r\n"), "{head}");
-    let code = [
-        "--output",
-        "body",
-        "--write-out",
-        "%{http_code} %{size_download}",
-    ];
-    let into = |args: &[&str], target| {
-        let mut command = Command::new("curl");
+    let wget = |args: &[&str]| {
+        let mut command = tool(&place, "wget");
         command.args([
-            "--silent",
-            "--show-error",
-            "--max-time",
-            "20",
-            "--noproxy",
-            "*",
+            "--no-config",
+            "--no-hsts",
+            "--timeout",
+            CLIENT_SECONDS,
+            "--tries=1",
         ]);
-        command
-            .args(code)
-            .args(args)
-            .arg(format!("{}{target}", site.url));
-        run(command.current_dir(&place.dir)).ok()
+        run(command.args(args))
     };
-    assert_eq!(into(&[], "/bytes?n=20000000"), "200 20000000");
-    place.write("full", "f".repeat(65536));
-    place.write("over", "o".repeat(3_000_000));
-    for (args, expected) in [
-        (&[][..], "200 65536"),
-        (&["--header", "Expect: 100-continue"], "200 65536"),
-        (&["--header", "Transfer-Encoding: chunked"], "200 65536"),
-        (&["--http1.0"], "200 65536"),
-    ] {
-        let args = [&["--data-binary", "@full"], args].concat();
-        assert_eq!(into(&args, "/echo"), expected, "{args:?}");
-        assert_eq!(place.read("body"), place.read("full"));
+    let [hello, echo, large, nowhere] =
+        ["/hello", "/echo", "/bytes?n=5000000", "/nowhere"].map(|at| format!("{}{at}", site.url));
+    let quiet = ["--quiet", "--output-document", "-"];
+    let said = |args: &[&str]| wget(&[&quiet, args].concat());
+    assert_eq!(said(&[&hello]).ok(), "Hello, World!");
+    let body = "line\r\n".repeat(10_000);
+    place.write("body", &body);
+    assert!(said(&["--post-file", "body", &echo]).ok() == body);
+    assert_eq!(said(&["--post-data", "", &echo]).ok(), "");
+    assert_eq!(wget(&["--quiet", "--spider", &large]).ok(), "");
+    // It exits with 8 for an error answer.
+    assert_eq!(said(&[&nowhere]).code, Some(8));
+    assert_eq!(wget(&["--quiet", "--spider", &nowhere]).code, Some(8));
+
+    let before = place.count("accepted");
+    wget(&[
+        "--output-file",
+        "trace",
+        "--output-document",
+        "all",
+        &hello,
+        &large,
+        &hello,
+    ])
+    .ok();
+    let trace = place.read("trace");
+    let reused = trace.matches("Reusing existing connection to 127.0.0.1:");
+    assert_eq!(reused.count(), 2, "{trace}");
+    assert_eq!(place.count("accepted"), before + 1);
+    let all = place.read("all");
+    assert!(all.len() == 5_000_026 && all.ends_with("xHello, World!"));
+    leaves_well(&place);
+}
+
+/// The small one that embedded systems have; and with `nc` a request typed by hand.
+#[test]
+fn busybox_has_two_clients() {
+    if !has("busybox") {
+        return;
     }
-    for args in [
-        &[][..],
-        &["--header", "Expect: 100-continue"],
-        &["--header", "Expect:"],
-        &["--header", "Transfer-Encoding: chunked"],
+    let place = Place::demo();
+    let site = place.start(&[]);
+    let busybox = |args: &[&str]| run(tool(&place, "busybox").args(args));
+    let wget = |args: &[&str], target: &str| {
+        let url = format!("{}{target}", site.url);
+        busybox(&[&["wget", "-q", "-O", "-"], args, &[&url]].concat())
+    };
+    assert_eq!(wget(&[], "/hello").ok(), "Hello, World!");
+    assert_eq!(wget(&["--post-data", "a=b"], "/echo").ok(), "a=b");
+    assert_eq!(wget(&["--spider"], "/hello").ok(), "");
+    assert_eq!(wget(&[], "/bytes?n=3000000").ok().len(), 3_000_000);
+    let refused = wget(&[], "/nowhere");
+    assert_eq!(
+        refused.err,
+        "wget: server returned error: HTTP/1.1 404 Not Found\n"
+    );
+
+    let (host, port) = site.address().split_once(':').unwrap();
+    for (typed, ends) in [
+        (
+            "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n",
+            "\r\n\r\nHello, World!",
+        ),
+        (
+            "GET /hello HTTP/1.0\r\n\r\n",
+            "Connection: close\r\n\r\nHello, World!",
+        ),
+        (
+            "GET /hello\r\n",
+            "\r\n\r\n400 Bad Request: request line without a version\n",
+        ),
     ] {
-        let args = [&["--data-binary", "@over"], args].concat();
-        assert!(into(&args, "/echo").starts_with("413 "), "{args:?}");
+        // Its input ends with the request, and with that its half of the connection.
+        place.write("typed", typed);
+        let input = std::fs::File::open(place.path("typed")).unwrap();
+        let said = run(tool(&place, "busybox")
+            .args(["nc", host, port])
+            .stdin(input))
+        .ok();
+        assert!(
+            said.starts_with("HTTP/1.1 ") && said.ends_with(ends),
+            "{typed:?}: {said}"
+        );
     }
-    // One connection for all three.
-    let mut command = Command::new("curl");
-    command.args([
-        "--silent",
-        "--noproxy",
-        "*",
-        "--write-out",
-        " %{num_connects}\n",
-    ]);
-    command.args(["/hello", "/nowhere", "/hello"].map(|target| format!("{}{target}", site.url)));
-    let said = run(&mut command).ok();
-    let expected = "Hello, World! 1\n404 Not Found: no such page\n 0\nHello, World! 0\n";
-    assert_eq!(said, expected);
+    leaves_well(&place);
+}
+
+/// The number behind a name in a report.
+#[track_caller]
+fn count(report: &str, name: &str) -> u64 {
+    let rest = report.lines().find_map(|line| line.strip_prefix(name));
+    let number = rest.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next());
+    number
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{name}: {report}"))
+}
+
+/// ab speaks HTTP/1.0, with `-k` as one that asks to stay.
+#[test]
+fn ab_sees_no_error() {
+    if !has("ab") {
+        return;
+    }
+    let place = Place::demo();
+    let site = place.start(&[]);
+    place.write("body", "b".repeat(20_000));
+    let post = ["-p", "body", "-T", "text/plain"];
+    let kept_post = [&["-k"], &post[..]].concat();
+    for (args, target, size, is_kept) in [
+        (&[][..], "/hello", 13, false),
+        (&["-k"], "/hello", 13, true),
+        (&post, "/echo", 20_000, false),
+        (&kept_post, "/echo", 20_000, true),
+        (&["-i"], "/hello", 0, false),
+        (&["-k", "-i"], "/bytes?n=100000", 0, true),
+        (&["-k"], "/bytes?n=100000", 100_000, true),
+    ] {
+        let accepted = place.count("accepted");
+        let mut ab = tool(&place, "ab");
+        ab.args(["-q", "-n", "600", "-c", "16", "-s", "20"])
+            .args(args);
+        let said = run(ab.arg(format!("{}{target}", site.url))).ok();
+        assert_eq!(count(&said, "Complete requests"), 600, "{args:?}: {said}");
+        assert_eq!(count(&said, "Failed requests"), 0, "{args:?}: {said}");
+        assert!(!said.contains("Non-2xx responses"), "{args:?}: {said}");
+        let html = said
+            .lines()
+            .find(|line| line.starts_with("HTML transferred:"));
+        let bytes = html.and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+        assert_eq!(bytes, Some(600 * size), "{args:?}: {said}");
+        let connections = place.count("accepted") - accepted;
+        if is_kept {
+            assert_eq!(count(&said, "Keep-Alive requests"), 600, "{args:?}: {said}");
+            assert_eq!(connections, 16, "{args:?}");
+        } else {
+            // It may open one more for each at a time, and leave it when it has all answers.
+            assert!(
+                (600..=616).contains(&connections),
+                "{args:?}: {connections}"
+            );
+        }
+    }
+    leaves_well(&place);
 }
 
 #[test]
@@ -104,61 +209,73 @@ fn wrk_sees_no_error() {
         "wrk.method = 'POST'\nwrk.path = '/echo'\nwrk.body = string.rep('b', 3000)\n",
     );
     place.write("close.lua", "wrk.headers['Connection'] = 'close'\n");
-    for script in [
-        None,
-        Some("pipeline.lua"),
-        Some("post.lua"),
-        Some("close.lua"),
-    ] {
-        let mut command = Command::new("wrk");
-        command
-            .args(["-t1", "-c32", "-d1s"])
-            .current_dir(&place.dir);
+    // All at once: each runs for a second, which is the least it can.
+    let runs = [
+        ("-c1", None),
+        ("-c64", None),
+        ("-c32", Some("pipeline.lua")),
+        ("-c32", Some("post.lua")),
+        ("-c32", Some("close.lua")),
+    ]
+    .map(|(connections, script)| {
+        let mut command = tool(&place, "wrk");
+        command.args(["-t1", connections, "-d1s"]);
         command.args(script.into_iter().flat_map(|name| ["-s", name]));
-        let said = run(command.arg(format!("{}/hello", site.url))).ok();
+        command.arg(format!("{}/hello", site.url));
+        (script, Meanwhile::new(command))
+    });
+    for (script, run) in runs {
+        let said = run.end(20).ok();
         assert!(said.contains(" requests in "), "{script:?}: {said}");
         for bad in ["Socket errors", "Non-2xx", "\n  0 requests in "] {
             assert!(!said.contains(bad), "{script:?}: {said}");
         }
     }
-    place.app(&["stop"]).ok();
-    let log = place.log();
-    assert!(!log.contains("error") && log.contains(" 0 cut\n"), "{log}");
+    leaves_well(&place);
 }
 
-const PYTHON: &str = r#"
-import http.client, sys
-c = http.client.HTTPConnection(sys.argv[1], timeout=20)
-def ask(method, path, *args, **more):
-    c.request(method, path, *args, **more)
-    answer = c.getresponse()
-    return answer.status, answer.read(), answer
-c.connect()
-sock = c.sock
-assert ask("GET", "/hello")[:2] == (200, b"Hello, World!")
-status, body, answer = ask("HEAD", "/bytes?n=123")
-assert (status, body, answer.headers["Content-Length"]) == (200, b"", "123")
-assert ask("POST", "/echo", b"x" * 65536)[1] == b"x" * 65536
-assert ask("POST", "/echo", iter([b"a", b"bc" * 1000]), encode_chunked=True,
-           headers={"Transfer-Encoding": "chunked"})[1] == b"a" + b"bc" * 1000
-assert ask("GET", "/nowhere")[0] == 404
-assert ask("PUT", "/hello", b"body")[0] == 405
-assert ask("GET", "/panic")[0] == 500
-assert len(ask("GET", "/bytes?n=5000000")[1]) == 5000000
-assert c.sock is sock, "all on one connection"
-assert ask("GET", "/hello", headers={"Connection": "close"})[0] == 200
-assert c.sock is None
-print("ok")
-"#;
+/// The document that a browser makes of a page.
+fn shown(place: &Place, url: &str) -> String {
+    let mut browser = tool(place, "chromium");
+    browser.env("HOME", &place.dir).env("TMPDIR", &place.dir);
+    browser.arg(format!(
+        "--user-data-dir={}",
+        place.path("profile").display()
+    ));
+    // It talks to this machine alone, and to nobody of its own accord.
+    browser.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-default-apps",
+        "--disable-extensions",
+        "--disable-sync",
+        "--no-first-run",
+        "--no-proxy-server",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        "--timeout=20000",
+        "--dump-dom",
+        url,
+    ]);
+    let done = run(&mut browser);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    done.out
+}
 
 #[test]
-fn pythons_http_client_keeps_its_connection() {
-    if !has("python3") {
+fn chromium_shows_the_page() {
+    if !has("chromium") {
         return;
     }
-    let place = Place::demo();
+    let place = Place::new();
     let site = place.start(&[]);
-    let mut command = Command::new("python3");
-    command.args(["-c", PYTHON, site.address()]);
-    assert_eq!(run(&mut command).ok(), "ok\n");
+    let page = shown(&place, &format!("{}/", site.url));
+    assert!(page.contains("<title>hade</title>"), "{page}");
+    assert!(page.contains("<h1>It works</h1>"), "{page}");
+    assert!(page.trim_end().ends_with("</html>"), "{page}");
+    assert!(place.count("requests") >= 1);
+    leaves_well(&place);
 }

@@ -1,8 +1,8 @@
 //! What clients get for what they send: answers, refusals, deadlines and limits.
 
 use crate::support::{
-    Place, Site, Wire, descriptors, get, holds_for, post, run, settled_descriptors, sleeps,
-    threads, wait_until, workers,
+    Place, Site, Wire, descriptors, get, holds_for, post, settled_descriptors, sleeps, threads,
+    wait_until,
 };
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -436,111 +436,6 @@ fn clients_that_vanish_leave_nothing_behind() {
 }
 
 #[test]
-fn what_can_be_understood_in_two_ways_is_refused_and_closed_in_good_order() {
-    let place = Place::demo();
-    let site = place.start(&[]);
-    let host = "Host: t\r\n";
-    let big = "a".repeat(40_000);
-    let many = (0..101)
-        .map(|n| format!("X-{n}: 1\r\n"))
-        .collect::<String>();
-    let table: Vec<(u16, String)> = vec![
-        (400, "GET / HTTP/1.1\r\n\r\n".into()),
-        (400, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".into()),
-        (400, "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n".into()),
-        (400, format!("GET / HTTP/1.1\r\n{host}{host}\r\n")),
-        (400, format!("GET / HTTP/1.1\r\n{host}A : b\r\n\r\n")),
-        (400, format!("GET / HTTP/1.1\r\n{host}A: b\r\n c\r\n\r\n")),
-        (400, format!("GET / HTTP/1.1\r\n{host}A: b\0c\r\n\r\n")),
-        (400, format!("GET / HTTP/1.1\r\n{host}A: b\rc\r\n\r\n")),
-        (400, "GET / HTTP/1.1\nHost: t\n\n".into()),
-        (400, "GET  / HTTP/1.1\r\nHost: t\r\n\r\n".into()),
-        (400, "GET /a b HTTP/1.1\r\nHost: t\r\n\r\n".into()),
-        (400, "GET /\r\n\r\n".into()),
-        (400, "GET hello HTTP/1.1\r\nHost: t\r\n\r\n".into()),
-        (400, "GET /a#b HTTP/1.1\r\nHost: t\r\n\r\n".into()),
-        (
-            400,
-            "\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\n".into(),
-        ),
-        (400, "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".into()),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length: 1\r\nContent-Length: 1\r\n\r\na"),
-        ),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length: 1, 1\r\n\r\na"),
-        ),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length: +1\r\n\r\na"),
-        ),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length: -1\r\n\r\na"),
-        ),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length: 0x1\r\n\r\na"),
-        ),
-        (
-            400,
-            format!("POST /echo HTTP/1.1\r\n{host}Content-Length:\r\n\r\na"),
-        ),
-        (
-            400,
-            format!(
-                "POST /echo HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-            ),
-        ),
-        (
-            400,
-            format!(
-                "POST /echo HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n"
-            ),
-        ),
-        (
-            400,
-            "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".into(),
-        ),
-        (
-            501,
-            format!("POST /echo HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n"),
-        ),
-        (501, format!("CONNECT t:80 HTTP/1.1\r\n{host}\r\n")),
-        (501, format!("{} / HTTP/1.1\r\n{host}\r\n", "M".repeat(33))),
-        (505, format!("GET / HTTP/2.0\r\n{host}\r\n")),
-        (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()),
-        (414, format!("GET /{big} HTTP/1.1\r\n{host}\r\n")),
-        (431, format!("GET / HTTP/1.1\r\n{host}A: {big}\r\n\r\n")),
-        (431, format!("GET / HTTP/1.1\r\n{host}{many}\r\n")),
-        (
-            417,
-            format!("POST /echo HTTP/1.1\r\n{host}Expect: tea\r\nContent-Length: 1\r\n\r\na"),
-        ),
-    ];
-    for (status, request) in &table {
-        let shown = &request[..request.len().min(120)];
-        let mut wire = site.connect();
-        // More follows at once; it must neither be answered nor turn the close into a reset.
-        wire.send(request.clone() + &get("/hello"));
-        let answer = wire
-            .read_answer(true)
-            .unwrap_or_else(|why| panic!("{shown:?}: {why}"));
-        assert_eq!(answer.status, *status, "{shown:?}");
-        assert_eq!(answer.header("Connection"), Some("close"), "{shown:?}");
-        assert!(
-            answer.text().starts_with(&format!("{status} ")),
-            "{shown:?}"
-        );
-        assert!(wire.is_closed(), "{shown:?}");
-    }
-    assert_eq!(site.get("/hello").text(), "Hello, World!");
-    assert!(!place.log().contains("panic"));
-}
-
-#[test]
 fn a_refused_head_request_gets_no_body() {
     let place = Place::demo();
     let site = place.start(&[]);
@@ -642,25 +537,6 @@ fn a_body_that_stalls_or_drips_is_refused_and_one_that_trickles_is_not() {
         assert_eq!(dripping.answer().status, 408);
         assert!(dripping.is_closed());
     });
-}
-
-#[test]
-fn a_reader_that_stops_is_dropped_and_a_slow_one_is_not() {
-    let place = Place::demo();
-    let site = place.start(&["--set", "app.io_timeout=1"]);
-    let worker = site.worker();
-    assert_eq!(site.get("/hello").status, 200);
-    let before = settled_descriptors(worker);
-    let mut stopped = site.connect();
-    stopped.send(get("/bytes?n=50000000"));
-    wait_until(5, "it is connected", || descriptors(worker) > before);
-    // What the kernel still passes on is progress, so it may take some seconds on a busy machine.
-    wait_until(15, "it is dropped", || descriptors(worker) == before);
-    let mut whole = 0;
-    while let Ok(count @ 1..) = stopped.sip(1 << 20) {
-        whole += count;
-    }
-    assert!(whole < 50_000_000);
 }
 
 #[test]
@@ -771,42 +647,6 @@ fn with_every_connection_busy_new_ones_wait_until_one_is_idle() {
     let wait = Duration::from_secs(5);
     new.stream.set_read_timeout(Some(wait)).unwrap();
     assert_eq!(new.answer().text(), "Hello, World!");
-}
-
-#[test]
-fn with_few_descriptors_new_connections_wait_and_are_served() {
-    let place = Place::demo();
-    let limited = ["sh", "-c", "ulimit -n 40; exec \"$0\" \"$@\""];
-    let args = ["app", "start", "--daemon", "--address", "127.0.0.1:0"];
-    let site = Site::of(&run(&mut place.wrapped(&limited, &args)).ok());
-    assert!(place.log().contains(" warn ") && place.log().contains(" instead of 10000"));
-    let mut wires: Vec<Wire> = (0..80).map(|_| site.connect()).collect();
-    for wire in &mut wires {
-        wire.send("GET /slow?ms=5 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
-    }
-    for wire in wires {
-        let mut wire = wire;
-        assert_eq!(wire.answer().text(), "slow\n");
-        assert!(wire.is_closed());
-    }
-    assert_eq!(workers(site.pid).len(), 1);
-    assert!(!place.log().contains("panic"));
-}
-
-#[test]
-fn a_thousand_idle_connections_cost_no_thread() {
-    let place = Place::demo();
-    let site = place.start(&[]);
-    let worker = site.worker();
-    let before = threads(worker).len();
-    let mut wires: Vec<Wire> = (0..1000).map(|_| site.connect()).collect();
-    for wire in &mut wires {
-        assert_eq!(wire.get("/hello").status, 200);
-    }
-    assert!(descriptors(worker) > 1000);
-    let now = threads(worker).len();
-    assert!(now <= before + 3, "{before} threads before, {now} now");
-    assert!(wires.iter_mut().all(Wire::is_quiet));
 }
 
 #[test]
