@@ -939,7 +939,8 @@ impl Gate {
 
 /// Whether a head that cannot be served, perhaps for being cut, asks for HEAD: its refusal has no body then.
 pub(super) fn is_head(input: &[u8]) -> bool {
-    input.trim_ascii_start().starts_with(b"HEAD ")
+    let start = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    start.is_some_and(|start| input[start..].starts_with(b"HEAD "))
 }
 
 /// Errors of accept(2) that concern one connection and not the next, the network's own included.

@@ -117,7 +117,7 @@ impl Gate {
             bytes: bytes.to_vec(),
             head,
         };
-        if checked.head.length == Length::None {
+        if matches!(checked.head.length, Length::None | Length::Known(0)) {
             return self.lend(token, checked, Body::default(), rest.to_vec());
         }
         self.start_body(token, checked, rest);

@@ -99,10 +99,8 @@ fn five_thousand_come_and_say_nothing() {
     let now = kilobytes(besieged.worker, "VmRSS");
     assert!(now - before < 8000, "{before} kB before, {now} kB now");
     assert!(handlers(besieged.worker) <= THREADS);
-    assert_eq!(
-        threads(besieged.worker).len() - handlers(besieged.worker),
-        besieged.threads
-    );
+    // Some of tiny_http's leave after a while, since they are not needed.
+    assert!(threads(besieged.worker).len() - handlers(besieged.worker) <= besieged.threads);
     besieged.serves_others();
     let turns = sleeps(besieged.worker, "gate");
     holds_for(300, "it is the same worker", || {
@@ -203,8 +201,7 @@ fn descriptors_run_out_and_come_back() {
     let numbers = crate::look::descriptors(besieged.worker);
     let most = numbers.last().unwrap().0 as usize + 6;
     limit(besieged.worker, &format!("--nofile={most}:"));
-    // One more is not free though it is not open: tiny_http waits in accept(2), which has taken its number already.
-    let room = most - numbers.len() - 1;
+    let room = most - numbers.len();
     let mut kept: Vec<Wire> = (0..room).map(|_| besieged.site.connect()).collect();
     for wire in &mut kept {
         assert_eq!(wire.get("/hello").status, 200);

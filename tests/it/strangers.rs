@@ -131,12 +131,12 @@ fn one_announces_a_terabyte() {
         "18446744073709551615",
     ] {
         for more in ["", "Expect: 100-continue\r\n"] {
-            for path in ["/echo", "/hello", "/nowhere"] {
+            for (path, status) in [("/echo", 413), ("/hello", 405), ("/nowhere", 404)] {
                 let mut wire = besieged.site.connect();
                 wire.send(format!(
                     "POST {path} HTTP/1.1\r\nHost: t\r\n{more}Content-Length: {length}\r\n\r\nabc"
                 ));
-                assert_eq!(wire.answer().status, 413, "{length} {more}");
+                assert_eq!(wire.answer().status, status, "{length} {more}");
                 assert!(wire.is_closed());
             }
         }
@@ -258,8 +258,8 @@ fn one_sends_what_can_be_understood_in_two_ways() {
         (400, coded(" chunked").replace("1.1", "1.0")),
         (501, coded(" gzip, chunked")),
         (400, coded(" chunked, gzip")),
-        (501, coded(" identity")),
-        (501, coded(" xchunked")),
+        (400, coded(" identity")),
+        (400, coded(" xchunked")),
         (400, format!("{get}A : b\r\n\r\n")),
         (400, format!("{get}A: b\r\n c\r\n\r\n")),
         (400, format!("{get}A: b\r\n\tc\r\n\r\n")),
