@@ -97,11 +97,11 @@ impl Tally {
             Err(Fault::Short(fault)) => (&self.short, fault),
         };
         counter.fetch_add(1, Relaxed);
-        if let Ok(mut notes) = self.notes.lock()
-            && notes.len() < NOTES
-        {
-            let after = begun.elapsed().as_secs_f64() * 1000.0;
-            notes.push(format!("{}: {fault} ({after:.1} ms)", work.name()));
+        let after = begun.elapsed().as_secs_f64() * 1000.0;
+        if let Ok(mut notes) = self.notes.lock() {
+            if notes.len() < NOTES {
+                notes.push(format!("{}: {fault} ({after:.1} ms)", work.name()));
+            }
         }
         false
     }
