@@ -139,6 +139,14 @@ pub fn run(hade: Option<&Path>, wish: &Wish) -> Result<(), String> {
                         seen.put_in(&mut table, column);
                         let lines = seen.client.iter().flat_map(|seen| &seen.notes);
                         notes.extend(lines.map(|note| format!("{}: {note}", contender.name())));
+                        // What asks for many ranges is answered and over.
+                        if mode != Mode::Ranges && seen.open * 10 < connections * 9 {
+                            notes.push(format!(
+                                "{}: weaker than meant, {} connections at the peak",
+                                contender.name(),
+                                seen.open
+                            ));
+                        }
                         if contender.is_hade() {
                             failed += seen.client.iter().map(|seen| seen.failed).sum::<u64>();
                             verdicts.extend(seen.verdicts(&case));
