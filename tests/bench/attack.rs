@@ -22,6 +22,11 @@ const PAIRS: u32 = 4;
 const STEP: Duration = Duration::from_millis(40);
 /// Seconds in which an attack opens its connections.
 const RISE: usize = 4;
+/// Connections of one slowhttptest: it opens only some hundred a second when it has many, too slow for a server that
+/// closes them after ten seconds.
+const EACH: usize = 1000;
+/// Who ends sooner than this has attacked nobody.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// Between two looks at the server.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many times slower the slowest in a hundred may become.
@@ -259,46 +264,57 @@ impl Plan {
         let url = format!("http://{}{path}", running.address());
         let begun = Instant::now();
         let mut next_look = begun;
+        let count = connections.div_ceil(EACH);
+        let mut attackers: Vec<Option<Attacker>> = (0..count).map(|_| None).collect();
         while begun.elapsed() < self.during {
-            let left = self.during.saturating_sub(begun.elapsed());
-            let mut command = Command::new(&self.programs[0]);
-            command.args(["-n", "10"]).arg(&self.programs[1]);
-            command.args(["-c", &connections.to_string()]);
-            command.args(["-r", &(connections / RISE).to_string()]);
-            command.args(["-l", &(left.as_secs() + 1).to_string()]);
-            command.args(["-p", "5", "-u", &url]).args(words.split(' '));
-            command.stdin(Stdio::null()).stdout(Stdio::null());
-            let child = command.stderr(Stdio::null()).spawn();
-            let mut child = Ended(child.map_err(|e| format!("cannot run slowhttptest: {e}"))?);
-            let spawned = Instant::now();
-            while begun.elapsed() < self.during {
-                if Instant::now() >= next_look {
-                    next_look += LOOK;
-                    let open = watch::open_connections(running.address());
-                    if let Some(now) = running.worker().and_then(watch::footprint) {
-                        look(now, open);
-                    }
+            if Instant::now() >= next_look {
+                next_look += LOOK;
+                let open = watch::open_connections(running.address());
+                if let Some(now) = running.worker().and_then(watch::footprint) {
+                    look(now, open);
                 }
-                if let Some(status) = child.0.try_wait().map_err(|e| e.to_string())? {
-                    if spawned.elapsed() < Duration::from_millis(500) {
-                        return Err(format!("slowhttptest: {status} at once"));
-                    }
-                    break;
-                }
-                thread::sleep(Duration::from_millis(20));
             }
+            for attacker in &mut attackers {
+                if let Some(running) = attacker {
+                    let ended = running.child.try_wait().map_err(|e| e.to_string())?;
+                    match ended {
+                        None => continue,
+                        Some(status) if running.since.elapsed() < AT_ONCE => {
+                            return Err(format!("slowhttptest: {status} at once"));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                let left = self.during.saturating_sub(begun.elapsed());
+                let mut command = Command::new(&self.programs[0]);
+                command.args(["-n", "10"]).arg(&self.programs[1]);
+                command.args(["-c", &(connections / count).to_string()]);
+                command.args(["-r", &(connections / count / RISE).to_string()]);
+                command.args(["-l", &(left.as_secs() + 1).to_string()]);
+                command.args(["-p", "5", "-u", &url]).args(words.split(' '));
+                command.stdin(Stdio::null()).stdout(Stdio::null());
+                let child = command.stderr(Stdio::null()).spawn();
+                *attacker = Some(Attacker {
+                    child: child.map_err(|e| format!("cannot run slowhttptest: {e}"))?,
+                    since: Instant::now(),
+                });
+            }
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 }
 
-/// Killed when dropped.
-struct Ended(Child);
+/// Killed when dropped; by itself it ends a second after the attack.
+struct Attacker {
+    child: Child,
+    since: Instant,
+}
 
-impl Drop for Ended {
+impl Drop for Attacker {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
