@@ -6,6 +6,7 @@ CARGO   ?= cargo
 TARGET  ?= $(shell rustc -vV | sed -n 's/^host: //p')
 BUILT    = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/release/hade
 STATIC   = RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release --bin hade --target $(TARGET)
+PARTS   ?= commands throughput restart
 IMAGE   ?= hade:latest
 BUILDER ?= docker build
 
@@ -34,11 +35,9 @@ check: ## formatting, lints and documentation, warnings denied
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
-bench: ## measure against nginx, lighttpd, unicorn, puma and plain tiny_http
+bench: ## measure against nginx, lighttpd, unicorn, puma and plain tiny_http; more with PARTS='attack idle soak'
 	$(CARGO) build --locked --release --example demo
-	$(CARGO) bench --locked --bench peers
-	$(CARGO) bench --locked --bench peers -- throughput
-	$(CARGO) bench --locked --bench peers -- restart
+	@set -ex; for part in $(PARTS); do $(CARGO) bench --locked --bench peers -- $$part; done
 
 install: build ## install the executable and, where there is none, the settings
 	install -D -m 755 hade $(DESTDIR)$(PREFIX)/bin/hade

@@ -97,11 +97,11 @@ impl Tally {
             Err(Fault::Short(fault)) => (&self.short, fault),
         };
         counter.fetch_add(1, Relaxed);
-        if let Ok(mut notes) = self.notes.lock()
-            && notes.len() < NOTES
-        {
-            let after = begun.elapsed().as_secs_f64() * 1000.0;
-            notes.push(format!("{}: {fault} ({after:.1} ms)", work.name()));
+        let after = begun.elapsed().as_secs_f64() * 1000.0;
+        if let Ok(mut notes) = self.notes.lock() {
+            if notes.len() < NOTES {
+                notes.push(format!("{}: {fault} ({after:.1} ms)", work.name()));
+            }
         }
         false
     }
@@ -130,6 +130,12 @@ pub struct Client<'a> {
 #[derive(Default)]
 pub struct Stop(AtomicBool);
 
+impl Stop {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
 /// Stops the clients when it is dropped, for then the scope waits for them.
 pub struct StopLater<'a>(pub &'a Stop);
 
@@ -156,7 +162,7 @@ impl<'a> Client<'a> {
 
 impl Client<'_> {
     fn goes_on(&self) -> bool {
-        !self.stop.0.load(Relaxed)
+        !self.stop.is_set()
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -285,7 +291,7 @@ impl Client<'_> {
     }
 }
 
-const HELLO: &[u8] = b"Hello, World!";
+pub const HELLO: &[u8] = b"Hello, World!";
 
 /// The times between one client's answers.
 #[derive(Default)]

@@ -1,17 +1,25 @@
 //! How long hade's commands take, beside lighttpd and nginx on the same machine in the same minutes.
 //!
-//! `cargo bench --bench peers` measures starting, stopping and memory; `-- throughput` measures requests per second
-//! beside plain tiny_http; `-- restart` measures what clients notice of a restart, beside nginx, unicorn and puma;
-//! `quick`, alone or with one of these, does 3 rounds instead of 20. No speed is asserted: the exit status is 1 only when
-//! something did not work. Loopback only; every process and file it makes is gone afterwards, after Ctrl-C too.
+//! `cargo bench --bench peers`, or `-- commands`, measures starting, stopping and memory; `-- throughput` measures
+//! requests per second beside plain tiny_http; `-- restart` measures what clients notice of a restart, beside nginx,
+//! unicorn and puma; `-- attack` what they notice of slowhttptest, and `-- idle` what idle connections cost, both beside
+//! nginx and plain tiny_http, or without them by the word `alone`; `-- soak [SECONDS [SECONDS BETWEEN RESTARTS]]` puts
+//! mixed load on hade for an hour with a restart a minute. `quick`, alone or with one of these, is shorter. No speed is
+//! asserted: the exit status is 1 only when something did not work, or grew. Loopback only; every process and file it
+//! makes is gone afterwards, after Ctrl-C too.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod attack;
 mod clients;
+mod contenders;
+mod idle;
 mod restart;
 mod servers;
+mod soak;
 mod table;
 mod throughput;
 mod watch;
+mod wire;
 
 use std::fs;
 use std::io::{self, Write};
@@ -84,26 +92,36 @@ fn main() -> ExitCode {
         ["--broom", root, programs @ ..] => return servers::broom(root, programs),
         _ => {}
     }
-    let (mut quick, mut part) = (false, Part::Commands);
+    let mut part = Part::Commands;
+    let mut wish = Wish::default();
     for word in words {
         match word {
             "--bench" => {}
-            "quick" => quick = true,
+            "quick" => wish.quick = true,
+            "alone" => wish.alone = true,
+            "commands" => part = Part::Commands,
             "throughput" => part = Part::Throughput,
             "restart" => part = Part::Restart,
-            other => {
-                eprintln!(
-                    "peers: unknown argument \"{other}\"; there are \"quick\", \"throughput\" and \"restart\""
-                );
-                return ExitCode::from(2);
-            }
+            "attack" => part = Part::Attack,
+            "idle" => part = Part::Idle,
+            "soak" => part = Part::Soak,
+            other => match other.parse() {
+                Ok(seconds) if part == Part::Soak && seconds > 0 => wish.seconds.push(seconds),
+                _ => {
+                    eprintln!(
+                        "peers: unknown argument \"{other}\"; there are \"quick\", \"commands\", \"throughput\", \"restart\", \
+                         \"attack\", \"idle\", \"soak\" and \"alone\""
+                    );
+                    return ExitCode::from(2);
+                }
+            },
         }
     }
     if cfg!(debug_assertions) {
         println!("skipped: needs an optimised build; use \"cargo bench --bench peers\"");
         return ExitCode::SUCCESS;
     }
-    match run(quick, part) {
+    match run(&wish, part) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("peers: {reason}");
@@ -112,28 +130,46 @@ fn main() -> ExitCode {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Part {
     Commands,
     Throughput,
     Restart,
+    Attack,
+    Idle,
+    Soak,
 }
 
-fn run(quick: bool, part: Part) -> Result<(), String> {
+#[derive(Default)]
+struct Wish {
+    quick: bool,
+    /// Without the peers, where that can be chosen.
+    alone: bool,
+    /// Of the soak, and between its restarts.
+    seconds: Vec<u64>,
+}
+
+fn run(wish: &Wish, part: Part) -> Result<(), String> {
+    if matches!(part, Part::Attack | Part::Idle) {
+        servers::raise_file_limit()?;
+    }
     println!("{}", machine());
     let hade = std::env::var_os("HADE")
         .map(PathBuf::from)
         .or_else(|| option_env!("CARGO_BIN_EXE_hade").map(PathBuf::from));
     match part {
         Part::Commands => {}
-        Part::Throughput => return throughput::run(hade.as_deref(), quick),
-        Part::Restart => return restart::run(hade.as_deref(), quick),
+        Part::Throughput => return throughput::run(hade.as_deref(), wish.quick),
+        Part::Restart => return restart::run(hade.as_deref(), wish.quick),
+        Part::Attack => return attack::run(hade.as_deref(), wish),
+        Part::Idle => return idle::run(hade.as_deref(), wish),
+        Part::Soak => return soak::run(hade.as_deref(), wish),
     }
     let servers = present(hade);
     if servers.is_empty() {
         return Ok(());
     }
-    commands(&servers, if quick { QUICK_ROUNDS } else { ROUNDS })
+    commands(&servers, if wish.quick { QUICK_ROUNDS } else { ROUNDS })
 }
 
 /// Parts 1 to 4: a round is one start, stop and look at memory of each server in each situation.
@@ -276,6 +312,10 @@ fn progress(round: usize, rounds: usize) {
         _ if round == rounds => write!(stderr, "\r\x1b[K"),
         _ => write!(stderr, "\rround {} of {rounds}", round + 1),
     };
+}
+
+fn verdict(good: bool) -> &'static str {
+    if good { "PASS" } else { "FAIL" }
 }
 
 fn ms(time: Duration) -> f64 {

@@ -18,6 +18,12 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Bytes of a download: one that the kernel's buffers take at once, and one that they do not.
 pub const DOWNLOADS: [usize; 2] = [2_000_000, 16_000_000];
 
+/// Bytes of an answer that many read slowly at a time.
+pub const SLOW_READ: usize = 1_000_000;
+
+/// The limit of open files where there are many connections.
+pub const FILES: usize = 16_384;
+
 const RACK: &str = "\
 run lambda { |env|
   body =
@@ -168,10 +174,28 @@ pub struct Site<'a> {
     dir: PathBuf,
     pub address: SocketAddr,
     master: u32,
+    /// More words for hade's start command.
+    settings: Vec<String>,
+    /// Whether it is to take more connections than the server's own default.
+    is_for_many: bool,
 }
 
 impl<'a> Site<'a> {
     pub fn new(server: &'a Server, root: &Path) -> Result<Self, String> {
+        Self::make(server, root, &[], false)
+    }
+
+    /// One that takes as many connections as [`FILES`] allows, hade by these settings if its default is not enough.
+    pub fn for_many(server: &'a Server, root: &Path, settings: &[&str]) -> Result<Self, String> {
+        Self::make(server, root, settings, true)
+    }
+
+    fn make(
+        server: &'a Server,
+        root: &Path,
+        settings: &[&str],
+        is_for_many: bool,
+    ) -> Result<Self, String> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = root.join(format!("{}-{number}/", server.name));
@@ -181,6 +205,8 @@ impl<'a> Site<'a> {
             dir,
             address: free_address()?,
             master: 0,
+            settings: settings.iter().map(ToString::to_string).collect(),
+            is_for_many,
         };
         site.write_config()
             .map_err(|e| format!("cannot write the configuration: {e}"))?;
@@ -285,6 +311,17 @@ impl<'a> Site<'a> {
         watch::family(self.master)
     }
 
+    pub fn master(&self) -> u32 {
+        self.master
+    }
+
+    /// The newest child of the master.
+    pub fn worker(&self) -> Option<u32> {
+        let family = self.family();
+        let workers = family.into_iter().filter(|pid| *pid != self.master);
+        workers.max_by_key(|pid| watch::started_at(*pid))
+    }
+
     pub fn connect(&self) -> io::Result<TcpStream> {
         watch::connect(self.address)
     }
@@ -302,6 +339,9 @@ impl<'a> Site<'a> {
                 command.args(["app", "start", "--daemon", "--address"]);
                 command.arg(self.address.to_string());
                 command.arg("--base-dir").arg(&self.dir);
+                for setting in &self.settings {
+                    command.args(["--set", setting]);
+                }
             }
             Kind::Lighttpd => {
                 command.arg("-f").arg(self.config());
@@ -374,6 +414,10 @@ impl<'a> Site<'a> {
         let dir = self.dir.display().to_string();
         let dir = dir.trim_end_matches('/');
         let port = self.address.port();
+        let events = match self.is_for_many {
+            true => format!("worker_connections {FILES};"),
+            false => String::new(),
+        };
         let text = match self.server.kind {
             Kind::Hade | Kind::Demo => return Ok(()),
             Kind::Lighttpd => format!(
@@ -391,7 +435,7 @@ impl<'a> Site<'a> {
                  pid {dir}/nginx.pid;\n\
                  lock_file {dir}/nginx.lock;\n\
                  error_log {dir}/error.log;\n\
-                 events {{ }}\n\
+                 events {{ {events} }}\n\
                  http {{\n\
                  access_log off;\n\
                  default_type text/plain;\n\
@@ -430,7 +474,7 @@ impl<'a> Site<'a> {
         }
         fs::create_dir(self.dir.join("www"))?;
         fs::write(self.dir.join("www/hello.txt"), "Hello, World!")?;
-        for size in DOWNLOADS {
+        for size in DOWNLOADS.into_iter().chain([SLOW_READ]) {
             fs::write(self.dir.join(format!("www/{size}")), vec![b'x'; size])?;
         }
         Ok(())
@@ -467,6 +511,26 @@ impl Server {
         let able = matches!(self.kind, Kind::Demo | Kind::Unicorn | Kind::Puma);
         able.then_some("/echo")
     }
+}
+
+/// Sees to a limit of at least [`FILES`] open files for this program and all that it starts. The limit can only be
+/// changed by the shell, so this program is executed anew by one where it is too low.
+pub fn raise_file_limit() -> Result<(), String> {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    let enough = soft.is_some_and(|soft| soft.parse().map_or(true, |soft: usize| soft >= FILES));
+    if enough {
+        return Ok(());
+    }
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let script = format!("ulimit -n {FILES} && exec \"$@\"");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &script, "sh"]).arg(this);
+    let error = shell.args(std::env::args_os().skip(1)).exec();
+    Err(format!("cannot run /bin/sh: {error}"))
 }
 
 /// A loopback port that was free a moment ago.

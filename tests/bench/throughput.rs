@@ -199,13 +199,13 @@ fn milliseconds(text: &str) -> Option<f64> {
 }
 
 /// This program again, as a plain tiny_http server.
-struct Tiny {
+pub struct Tiny {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Tiny {
-    fn start(threads: &str) -> Result<Self, String> {
+    pub fn start(threads: &str) -> Result<Self, String> {
         let address = servers::free_address()?;
         let this = std::env::current_exe().map_err(|e| e.to_string())?;
         let child = Command::new(this)
@@ -219,6 +219,10 @@ impl Tiny {
             false => Err(format!("no answer from {address} within the cap")),
         }
     }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Tiny {
@@ -228,7 +232,7 @@ impl Drop for Tiny {
     }
 }
 
-/// Serves until standard input ends, that is until the process that started it is gone.
+/// Serves, `/bytes?n=` and bodies like the demo, until standard input ends, that is until the process that started it is gone.
 pub fn serve_tiny(port: &str, threads: &str) -> ExitCode {
     let server = match tiny_http::Server::http(format!("127.0.0.1:{port}")) {
         Ok(server) => Arc::new(server),
@@ -240,8 +244,18 @@ pub fn serve_tiny(port: &str, threads: &str) -> ExitCode {
     for _ in 0..threads.parse().unwrap_or(8) {
         let server = Arc::clone(&server);
         thread::spawn(move || {
-            while let Ok(request) = server.recv() {
-                let _ = request.respond(tiny_http::Response::from_string("Hello, World!"));
+            while let Ok(mut request) = server.recv() {
+                let size = request.url().strip_prefix("/bytes?n=");
+                let answer = match size.and_then(|size| size.parse().ok()) {
+                    Some(size) => tiny_http::Response::from_data(vec![b'x'; size]),
+                    None if *request.method() == tiny_http::Method::Post => {
+                        let mut body = Vec::new();
+                        let _ = request.as_reader().read_to_end(&mut body);
+                        tiny_http::Response::from_data(body)
+                    }
+                    None => tiny_http::Response::from_string("Hello, World!"),
+                };
+                let _ = request.respond(answer);
             }
         });
     }

@@ -143,8 +143,9 @@ fn is_complete(answer: &[u8]) -> io::Result<bool> {
     Ok(head.is_some_and(|head| answer.len() >= head.size + head.length))
 }
 
-/// Of an answer with status 200.
+/// Of an answer.
 pub struct Head {
+    pub status: u16,
     pub size: usize,
     /// The body's.
     pub length: usize,
@@ -152,24 +153,36 @@ pub struct Head {
     pub closes: bool,
 }
 
-/// `None` while it is not complete.
+/// `None` while it is not complete; any status but 200 is an error.
 pub fn read_head(answer: &[u8]) -> io::Result<Option<Head>> {
+    match read_any_head(answer)? {
+        Some(head) if head.status != 200 => {
+            Err(io::Error::other(format!("answered {}", head.status)))
+        }
+        head => Ok(head),
+    }
+}
+
+/// `None` while it is not complete.
+pub fn read_any_head(answer: &[u8]) -> io::Result<Option<Head>> {
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let status = head.lines().next().unwrap_or_default();
-    if !status.starts_with("http/1.1 200") {
-        return Err(io::Error::other(format!("answered \"{status}\"")));
-    }
+    let line = head.lines().next().unwrap_or_default();
+    let status = line
+        .strip_prefix("http/1.1 ")
+        .and_then(|rest| rest.split(' ').next()?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("answered \"{line}\"")))?;
     let field = |name: &str| {
         let line = head.split("\r\n").find_map(|line| line.strip_prefix(name));
         line.map(str::trim)
     };
     let length = field("content-length:")
         .and_then(|value| value.parse().ok())
-        .ok_or_else(|| io::Error::other("answered without a length"))?;
+        .ok_or_else(|| io::Error::other(format!("answered {status} without a length")))?;
     Ok(Some(Head {
+        status,
         size: end + 4,
         length,
         closes: field("connection:") == Some("close"),
@@ -183,10 +196,23 @@ pub fn is_gone(pid: u32) -> bool {
 
 /// State and parent.
 fn stat(pid: u32) -> Option<(char, u32)> {
+    Some((
+        stat_word(pid, 3)?.chars().next()?,
+        stat_word(pid, 4)?.parse().ok()?,
+    ))
+}
+
+/// A word of `/proc/PID/stat`, by its number in proc_pid_stat(5), which is more than 2.
+fn stat_word(pid: u32, number: usize) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may hold anything, a parenthesis too: proc_pid_stat(5).
+    // The name before it may hold anything, a parenthesis too.
     let mut words = text[text.rfind(')')? + 1..].split_whitespace();
-    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+    words.nth(number - 3).map(str::to_string)
+}
+
+/// In clock ticks since the machine's own start.
+pub fn started_at(pid: u32) -> Option<u64> {
+    stat_word(pid, 22)?.parse().ok()
 }
 
 pub fn all_pids() -> Vec<u32> {
@@ -228,6 +254,54 @@ pub fn memory_mib(pids: &[u32]) -> Result<(f64, f64), String> {
         pss += mib("Pss:").ok_or_else(|| format!("{path} has no Pss"))?;
     }
     Ok((rss, pss))
+}
+
+/// What a process costs.
+#[derive(Clone, Copy, Default)]
+pub struct Footprint {
+    pub rss_mib: f64,
+    pub pss_mib: f64,
+    pub threads: usize,
+    pub descriptors: usize,
+}
+
+/// `None` for one that is gone.
+pub fn footprint(pid: u32) -> Option<Footprint> {
+    let count = |list: &str| Some(fs::read_dir(format!("/proc/{pid}/{list}")).ok()?.count());
+    let (rss_mib, pss_mib) = memory_mib(&[pid]).ok()?;
+    Some(Footprint {
+        rss_mib,
+        pss_mib,
+        threads: count("task")?,
+        descriptors: count("fd")?,
+    })
+}
+
+/// Connections of the server at this IPv4 address that are open at its end, accepted or not.
+pub fn open_connections(address: SocketAddr) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let port = format!(":{:04X}", address.port());
+    // Number, local address, remote address, state, where 01 is ESTABLISHED: proc_net_tcp(5).
+    let is_one = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().take(4).collect();
+        matches!(words[..], [_, local, _, "01"] if local.ends_with(&port))
+    };
+    table.lines().filter(is_one).count()
+}
+
+/// All TCP sockets of the machine together, in pages of 4 KiB by proc_net_sockstat(5); 0 where it is not told.
+pub fn tcp_memory_mib() -> f64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("TCP: "));
+    let pages = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    pages.unwrap_or(0.0) * 4.0 / 1024.0
+}
+
+/// The third of `net.ipv4.tcp_mem`: tcp(7).
+pub fn tcp_memory_limit_mib() -> u64 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_mem").unwrap_or_default();
+    let pages = text.split_whitespace().nth(2);
+    pages.and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4 / 1024
 }
 
 /// The shell's own `kill`: std has none, and a package may be needed for the program.
