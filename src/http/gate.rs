@@ -16,7 +16,7 @@ use crate::log;
 use crate::settings::Settings;
 use crate::sys::epoll::{Events, Interest};
 use crate::sys::fd::raise_file_limit;
-use crate::sys::{Errno, is_errno, socket};
+use crate::sys::{Errno, is_errno, memory, socket};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -54,6 +54,8 @@ const SILENT: u64 = 1000;
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 /// Descriptors kept for everything that is not a client.
 const RESERVE: usize = 64;
+/// Bytes of answers that waited for slow readers, after which the memory that they took is given back to the kernel.
+const TRIM: usize = 16 << 20;
 /// Clients may hold a quarter of the memory by what they have sent or not yet read, and never less than this.
 const LEAST_MEMORY: usize = 4 << 20;
 
@@ -290,6 +292,8 @@ pub(crate) struct Gate {
     pub(super) uploads: VecDeque<Token>,
     /// Bytes that clients have made us keep since all that they hold was last added up.
     grown: usize,
+    /// Bytes of answers that waited here for their readers since freed memory was last given back to the kernel.
+    pub(super) waited: usize,
     pub(super) scratch: Vec<u8>,
     /// The time of this round, on the exchange's clock.
     pub(super) now: u64,
@@ -342,6 +346,7 @@ impl Gate {
             addresses: HashMap::new(),
             uploads: VecDeque::new(),
             grown: 0,
+            waited: 0,
             scratch: vec![0; SCRATCH],
             now: 0,
             next_look: u64::MAX,
@@ -735,7 +740,7 @@ impl Gate {
     fn look(&mut self) {
         let (now, mut next) = (self.now, u64::MAX);
         let (mut over, mut leaving, mut slow) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut overdue, mut longest) = (0, 0);
+        let (mut overdue, mut longest, mut is_writing) = (0, 0, false);
         let has_heir = self.heir.is_some() && !self.heir_is_full;
         match self.paused {
             Some(until) if until <= now => self.resume(),
@@ -762,6 +767,7 @@ impl Gate {
             };
             let token = Token::new(index, place.serial);
             let loan = connection.client.loan();
+            is_writing |= connection.phase == Phase::Writing;
             let deadline = match (connection.phase, loan) {
                 (Phase::Lent, Loan::Waiting) => {
                     next = next.min(now + LOAN_LOOK);
@@ -811,6 +817,10 @@ impl Gate {
             }
         }
         self.exchange.slot.set_overdue(overdue, longest / 1000);
+        if self.waited > TRIM && !is_writing {
+            self.waited = 0;
+            memory::trim();
+        }
         // Many small steps are better taken together. What is done below may ask for an earlier look.
         self.next_look = if next == u64::MAX {
             next

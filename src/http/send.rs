@@ -83,6 +83,7 @@ impl Gate {
         connection.output = Some(output);
         self.due(deadline);
         self.write(token);
+        self.waited += held;
         self.keep(held);
     }
 

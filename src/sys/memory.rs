@@ -67,3 +67,13 @@ fn map(fd: OwnedFd) -> io::Result<(OwnedFd, Region)> {
     // used through atomics, here and in the other processes.
     Ok((fd, unsafe { &*address.cast::<[AtomicU64; WORDS]>() }))
 }
+
+/// Gives memory that was freed back to the kernel, `malloc_trim(3)`. Only the GNU library keeps so much that it is
+/// worth asking for.
+pub fn trim() {
+    // SAFETY: takes a number, and concerns memory that nobody uses.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
