@@ -25,7 +25,7 @@ const QUICK_BETWEEN_RESTARTS: u64 = 10;
 const LOOKS: u32 = 6;
 const LOOKS_IN_ALL: u32 = 40;
 /// Bytes of an upload, at the least and at the most.
-const UPLOADS: [usize; 2] = [1000, 60_000];
+const UPLOADS: [usize; 2] = [1000, 500_000];
 /// Bytes of an answer that is read slowly: more than the kernel's buffers take.
 const BIG: usize = 8_000_000;
 const BIG_MIB: f64 = BIG as f64 / 1_048_576.0;
