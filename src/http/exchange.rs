@@ -68,8 +68,8 @@ impl Loan {
     }
 }
 
-/// The handler is about to arm the connection it has given back: until that is done the gate may take it for what
-/// epoll reports of it, and for nothing else.
+/// The handler has given the connection back and has still to arm it, or to say by a note that there is more in it:
+/// until then the gate may take it for what epoll or the note reports, and for nothing else.
 const ARMING: u64 = 1 << 2;
 
 /// One client's socket.
@@ -92,7 +92,7 @@ impl Client {
         Loan::unpacked(self.loan.load(Ordering::SeqCst))
     }
 
-    /// Whether a handler has still to arm it, and may yet do so at any moment.
+    /// Whether a handler has still to arm it, and may yet do so at any moment, or a note says more.
     pub fn is_being_armed(&self) -> bool {
         self.loan.load(Ordering::SeqCst) & ARMING != 0
     }
@@ -118,6 +118,8 @@ impl AsFd for Client {
 pub(crate) struct Job {
     pub loaned: Loaned,
     pub work: Work,
+    /// Bytes of memory that it takes while it waits.
+    pub size: usize,
 }
 
 /// The connection that a job is for, and that comes back with its answer.
@@ -137,8 +139,12 @@ pub(crate) enum Work {
 
 /// What a handler leaves for the gate to do. `surplus` is what it received beyond the end of the body.
 pub(crate) enum Note {
-    /// The connection is back; its [`Loan`] says how.
-    Back { token: Token, surplus: Vec<u8> },
+    /// The connection is back; its [`Loan`] says how. `is_more`: and not armed, for the next request is here already.
+    Back {
+        token: Token,
+        is_more: bool,
+        surplus: Vec<u8>,
+    },
     /// The socket did not take all at once.
     Rest {
         token: Token,
@@ -161,6 +167,8 @@ pub(crate) struct Exchange {
     jobs: Mutex<Vec<Option<Job>>>,
     /// Jobs that handlers are done with.
     done: AtomicU64,
+    /// Bytes of the jobs that no handler has taken yet.
+    waiting: AtomicUsize,
     /// Threads that may be reading long bodies at once, and those that are.
     permits: usize,
     reading: AtomicUsize,
@@ -182,6 +190,7 @@ impl Exchange {
             refusals: Refusals::default(),
             jobs: Mutex::default(),
             done: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             // Those who send slowly must not take all threads from those who do not.
             permits: (threads / 2).max(1),
             reading: AtomicUsize::new(0),
@@ -227,6 +236,7 @@ impl Exchange {
     /// Lends a connection to whichever handler takes the job.
     pub fn lend(&self, job: Job) {
         job.loaned.client.set_loan(Loan::Waiting);
+        self.waiting.fetch_add(job.size, Ordering::SeqCst);
         let mut jobs = lock(&self.jobs);
         let place = job.loaned.token.place();
         if jobs.len() <= place {
@@ -238,6 +248,7 @@ impl Exchange {
     /// The job at a place; `None` when there is none, because it was asked for twice (see `Pool::rebuild`).
     pub fn take(&self, place: usize) -> Option<Job> {
         let job = lock(&self.jobs).get_mut(place)?.take()?;
+        self.waiting.fetch_sub(job.size, Ordering::SeqCst);
         job.loaned.client.set_loan(Loan::Working(self.clock()));
         Some(job)
     }
@@ -245,6 +256,11 @@ impl Exchange {
     /// How many jobs handlers are done with.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of memory that jobs take which no handler has taken yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// Leave to have a thread read a long body; `None` while too many do.
@@ -282,12 +298,10 @@ impl Exchange {
         } else {
             Loan::Idle(now)
         };
-        let told = (loaned.more || !surplus.is_empty()) && !close;
-        if told {
-            loaned.client.set_loan(loan);
-        } else {
-            let arming = loan.packed() | ARMING;
-            loaned.client.loan.store(arming, Ordering::SeqCst);
+        let is_more = (loaned.more || !surplus.is_empty()) && !close;
+        let arming = loan.packed() | ARMING;
+        loaned.client.loan.store(arming, Ordering::SeqCst);
+        if !is_more {
             // It fails where the gate has let go of the connection meanwhile, which is as good.
             let _ = self
                 .epoll
@@ -302,9 +316,10 @@ impl Exchange {
         }
         // Asked after the loan is set: either the gate's look at all connections, which follows the start of the
         // drain, saw it come back, or the drain is seen here and the gate is told.
-        if told || self.is_draining() || self.crowded.load(Ordering::SeqCst) {
+        if is_more || self.is_draining() || self.crowded.load(Ordering::SeqCst) {
             self.leave(Note::Back {
                 token: loaned.token,
+                is_more,
                 surplus,
             });
         }

@@ -72,7 +72,7 @@ pub(crate) struct Bounds {
     pub(super) progress: u64,
     /// `u64::MAX` for never.
     handler_warn: u64,
-    memory: usize,
+    pub(super) memory: usize,
 }
 
 impl Bounds {
@@ -236,8 +236,20 @@ impl Connection {
         }
     }
 
-    /// Bytes of memory that it holds by what its client has sent, or has not read.
+    /// Whether what has come of its request asks for the head of the answer alone.
+    fn asks_for_head(&self) -> bool {
+        match &self.reading {
+            Reading::Body(incoming) => incoming.checked.method() == "HEAD",
+            _ => is_head(&self.input),
+        }
+    }
+
+    /// Bytes of memory that it holds by what its client has sent, or has not read. What waits for a handler is
+    /// counted where it waits.
     fn held(&self) -> usize {
+        if self.phase == Phase::Lent {
+            return 0;
+        }
         let body = match &self.reading {
             Reading::Body(incoming) => incoming.body.capacity(),
             _ => 0,
@@ -380,7 +392,7 @@ impl Gate {
                 match events.token(index) {
                     LISTENER => self.accept(ACCEPT_ROUND),
                     BELL => self.exchange.bell.silence(),
-                    STREAM if self.blocked => self.blocked = false,
+                    STREAM if self.blocked => self.unblock(),
                     // It was not asked whether it can be written to: the other end is gone.
                     STREAM => self.rebuild("its other end is closed"),
                     SOURCE => self.adopt(),
@@ -414,6 +426,17 @@ impl Gate {
             if self.drain.is_some_and(|drain| self.is_drained(&drain)) {
                 return self.drained;
             }
+        }
+    }
+
+    /// The stream takes more. From now on it is to tell only that it broke.
+    fn unblock(&mut self) {
+        self.blocked = false;
+        if let Some(stream) = &self.stream {
+            let _ = self
+                .exchange
+                .epoll
+                .modify(stream, STREAM, Interest::Nothing);
         }
     }
 
@@ -453,6 +476,7 @@ impl Gate {
                 self.stream = Some(stream);
                 self.outgoing = outgoing;
                 self.is_rebuilt = true;
+                self.due(self.now);
             }
             Err(error) => {
                 self.warn(format_args!("cannot make another tiny_http: {error}"));
@@ -498,6 +522,7 @@ impl Gate {
     // Accepting.
 
     pub(super) fn accept(&mut self, most: usize) {
+        let mut idle = None;
         for _ in 0..most {
             if self.open >= self.bounds.max_connections && self.drain.is_none() {
                 // Somebody makes room only for somebody who waits.
@@ -508,8 +533,10 @@ impl Gate {
                 {
                     return;
                 }
-                if !self.close_longest_idle() {
+                if !self.close_longest_idle(&mut idle) {
                     self.exchange.set_crowded(true);
+                    // Who says nothing has to make room soon.
+                    self.due(self.now + SILENT);
                     return self.pause(u64::MAX);
                 }
             }
@@ -640,8 +667,26 @@ impl Gate {
     }
 
     /// Makes room by the connection that is missed least: one that is answered and about to go, or else the one that
-    /// has been without a request the longest. Who has come just now gets to ask.
-    pub(super) fn close_longest_idle(&mut self) -> bool {
+    /// has been without a request the longest. Who has come just now gets to ask. `idle` keeps the order of them all
+    /// for the next call in the same round.
+    pub(super) fn close_longest_idle(&mut self, idle: &mut Option<VecDeque<Token>>) -> bool {
+        let idle = idle.get_or_insert_with(|| self.idle_by_age());
+        while let Some(token) = idle.pop_front() {
+            let Some(connection) = self.connection(token) else {
+                continue;
+            };
+            // Whose request has come meanwhile is idle no more.
+            let is_missed = connection.phase != Phase::Lingering
+                && socket::has_input(connection.client.as_fd());
+            if !is_missed {
+                self.close(token);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn idle_by_age(&self) -> VecDeque<Token> {
         let idle = self.tokens().filter_map(|token| {
             let connection = self.places[token.place()].connection.as_ref()?;
             if connection.phase == Phase::Lingering {
@@ -653,45 +698,31 @@ impl Gate {
         });
         let mut idle: Vec<(u64, Token)> = idle.collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
-        // Whose request has come meanwhile is idle no more.
-        let longest = idle.into_iter().find(|(_, token)| {
-            let connection = self.places[token.place()].connection.as_ref();
-            connection.is_some_and(|connection| {
-                connection.phase == Phase::Lingering
-                    || !socket::has_input(connection.client.as_fd())
-            })
-        });
-        let Some((_, token)) = longest else {
-            return false;
-        };
-        self.close(token);
-        true
+        idle.into_iter().map(|(_, token)| token).collect()
     }
 
     /// Adds to what clients make us keep. Now and then all of it is added up, and where it is too much, those go whose
-    /// time is over soonest: who sent or read most lately stays.
+    /// time is over soonest: who sent or read most lately stays, unless its own is more than all may have.
     pub(super) fn keep(&mut self, bytes: usize) {
         self.grown += bytes;
         if self.grown < self.bounds.memory / 8 {
             return;
         }
         self.grown = 0;
-        let held = |token: &Token| {
-            let connection = self.places[token.place()].connection.as_ref();
-            connection.map_or((0, 0), |connection| {
-                (connection.deadline, connection.held())
-            })
-        };
+        let most = self.bounds.memory;
         let mut holders: Vec<(u64, usize, Token)> = self
             .tokens()
-            .map(|token| (held(&token), token))
-            .filter(|((_, held), _)| *held > 0)
-            .map(|((deadline, held), token)| (deadline, held, token))
+            .filter_map(|token| {
+                let connection = self.places[token.place()].connection.as_ref()?;
+                let held = connection.held();
+                let order = if held > most { 0 } else { connection.deadline };
+                (held > 0).then_some((order, held, token))
+            })
             .collect();
         let mut sum: usize = holders.iter().map(|(_, held, _)| held).sum();
-        holders.sort_unstable_by_key(|(deadline, ..)| *deadline);
+        holders.sort_unstable_by_key(|(order, ..)| *order);
         for (_, held, token) in holders {
-            if sum <= self.bounds.memory {
+            if sum <= most {
                 break;
             }
             if self.make_way(token) {
@@ -730,6 +761,14 @@ impl Gate {
         self.exchange.slot.set_open(self.open);
         if connection.phase == Phase::Writing && connection.current.is_some() {
             self.exchange.slot.add_answered();
+        }
+        // Answered during a drain, and closed or passed on before its note was taken.
+        if let (Phase::Lent, Some(drain)) = (connection.phase, &self.drain) {
+            let is_finished = match connection.client.loan() {
+                Loan::Idle(since) | Loan::Closing(since) => since >= drain.since,
+                Loan::Waiting | Loan::Working(_) => false,
+            };
+            self.drained.finished += u64::from(is_finished);
         }
         self.make_room();
     }
@@ -874,10 +913,22 @@ impl Gate {
 
     /// The time of a connection is over.
     fn end(&mut self, token: Token) {
-        let now = self.now;
+        let (now, draining) = (self.now, self.drain.is_some());
         let Some(connection) = self.connection(token) else {
             return;
         };
+        // What was done for another one may have given it a new phase, and time.
+        let has_time = match connection.phase {
+            Phase::Writing => connection.deadline > now,
+            Phase::Lingering => {
+                connection.deadline > now
+                    && !(draining && connection.begun + LINGER_DRAINING <= now)
+            }
+            _ => false,
+        };
+        if has_time {
+            return;
+        }
         let waits = socket::has_input(connection.client.as_fd());
         match connection.phase {
             // The next request has come at the last moment.
@@ -885,21 +936,13 @@ impl Gate {
             Phase::Lent if waits && matches!(connection.client.loan(), Loan::Idle(_)) => {
                 self.come_back(token, true)
             }
-            Phase::Head => {
-                let is_head = is_head(&connection.input);
-                self.refuse(
-                    token,
-                    Refusal::new(408, "the request head took too long"),
-                    is_head,
-                );
-            }
-            Phase::Body | Phase::Queued => {
-                let is_head = matches!(&connection.reading, Reading::Body(body) if body.checked.method() == "HEAD");
-                let why = if connection.phase == Phase::Body {
-                    BODY_TOO_SLOW
-                } else {
-                    Refusal::new(503, "too many long bodies at once")
+            phase @ (Phase::Head | Phase::Body | Phase::Queued) => {
+                let why = match phase {
+                    Phase::Head => Refusal::new(408, "the request head took too long"),
+                    Phase::Body => BODY_TOO_SLOW,
+                    _ => Refusal::new(503, "too many long bodies at once"),
                 };
+                let is_head = connection.asks_for_head();
                 self.refuse(token, why, is_head);
             }
             Phase::Writing => {
@@ -916,12 +959,20 @@ impl Gate {
                         return self.due(deadline);
                     }
                 }
-                let (slot, refusals) = (self.exchange.slot, &self.exchange.refusals);
-                refusals.closed(slot, Cause::TooSlow, &client, "does not read its answer");
-                self.close(token);
+                // A refusal that is not read was counted when it was given.
+                if self.is_answering(token) {
+                    let (slot, refusals) = (self.exchange.slot, &self.exchange.refusals);
+                    refusals.closed(slot, Cause::TooSlow, &client, "does not read its answer");
+                }
+                self.cut(token);
             }
             _ => self.close(token),
         }
+    }
+
+    fn is_answering(&mut self, token: Token) -> bool {
+        self.connection(token)
+            .is_some_and(|connection| connection.current.is_some())
     }
 
     /// Ends a connection for the memory that it holds, unless it is with a handler.
@@ -935,11 +986,12 @@ impl Gate {
                 let (slot, refusals) = (self.exchange.slot, &self.exchange.refusals);
                 let why = "unread answers fill the memory";
                 refusals.closed(slot, Cause::Overloaded, &client, why);
-                self.close(token);
+                self.cut(token);
             }
             Phase::Head | Phase::Body | Phase::Queued => {
                 let why = Refusal::new(503, "unfinished requests fill the memory");
-                self.refuse(token, why, false);
+                let is_head = connection.asks_for_head();
+                self.refuse(token, why, is_head);
             }
             _ => return false,
         }

@@ -98,7 +98,7 @@ impl Gate {
                     Ok((0, _)) => return false,
                     Ok((_, Some(fd))) => {
                         if self.open >= self.bounds.max_connections {
-                            self.close_longest_idle();
+                            self.close_longest_idle(&mut None);
                         }
                         let peer = socket::peer_ip(fd.as_fd());
                         self.take_in(
@@ -131,7 +131,9 @@ impl Gate {
                 continue;
             };
             let since = match connection.phase {
-                Phase::Head | Phase::Body | Phase::Queued | Phase::Writing => self.now,
+                Phase::Head | Phase::Body | Phase::Queued => self.now,
+                // Not a refusal.
+                Phase::Writing if connection.current.is_some() => self.now,
                 Phase::Lent
                     if matches!(connection.client.loan(), Loan::Waiting | Loan::Working(_)) =>
                 {
@@ -139,6 +141,10 @@ impl Gate {
                 }
                 _ => continue,
             };
+            if connection.current.is_some() {
+                // The process ends, and with it the connection: not so that a part looks like the whole.
+                socket::reset_on_close(connection.client.as_fd());
+            }
             let name = match (&connection.current, &connection.reading) {
                 (Some((checked, at)), _) => {
                     let seconds = since.saturating_sub(*at) as f64 / 1000.0;

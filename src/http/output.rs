@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bytes of a stream that are made at a time, and so the most of it that waits in memory.
 const PIECE: usize = 32 * 1024;
@@ -33,9 +34,33 @@ pub(crate) enum Framing {
     UntilClose,
 }
 
+/// A reader that an application gave. What it does when it is dropped may panic, and that is caught here: it can be
+/// any thread, with other work to do, that lets go of it.
+pub(crate) struct Reader(Option<Box<dyn Read + Send>>);
+
+impl Reader {
+    pub fn new(reader: impl Read + Send + 'static) -> Reader {
+        Reader(Some(Box::new(reader)))
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or(Ok(0), |reader| reader.read(buffer))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let reader = self.0.take();
+        // The panic hook logs it.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(reader)));
+    }
+}
+
 /// A body that is made as it is sent.
 pub(crate) struct Flow {
-    reader: Box<dyn Read + Send>,
+    reader: Reader,
     framing: Framing,
     is_over: bool,
 }
@@ -66,6 +91,8 @@ pub(crate) struct Output {
     /// Bytes in the kernel's hands that the client had not taken: when the gate got it, and when last asked. `None`
     /// where the kernel does not tell.
     unread: Option<(u32, u32)>,
+    /// What the client had taken when it was last asked.
+    seen: u64,
 }
 
 impl Output {
@@ -77,23 +104,24 @@ impl Output {
             close,
             sent: 0,
             unread: None,
+            seen: 0,
         }
     }
 
     /// From here on it is the gate that sends, and that minds how the client takes it.
     pub fn start_counting(&mut self, socket: BorrowedFd<'_>) {
-        self.sent = 0;
+        (self.sent, self.seen) = (0, 0);
         self.unread = socket::unsent(socket).map(|unread| (unread, unread));
     }
 
     /// Whether the client has taken any of it since this was last asked. What the socket takes is not it: that may be
     /// room that the kernel made.
     pub fn has_moved(&mut self, socket: BorrowedFd<'_>) -> bool {
-        let before = self.taken();
         if let (Some((_, last)), Some(now)) = (&mut self.unread, socket::unsent(socket)) {
             *last = now;
         }
-        self.taken() > before
+        let taken = self.taken();
+        std::mem::replace(&mut self.seen, taken) < taken
     }
 
     /// Bytes that the client has taken since the gate has it.
@@ -155,7 +183,7 @@ impl Output {
                             if let Load::File(file, left) =
                                 std::mem::replace(&mut self.load, nothing)
                             {
-                                let flow = Flow::new(Box::new(file), Framing::Known(left));
+                                let flow = Flow::new(Reader::new(file), Framing::Known(left));
                                 self.load = Load::Stream(flow);
                             }
                             continue;
@@ -197,7 +225,7 @@ impl Output {
 }
 
 impl Flow {
-    pub fn new(reader: Box<dyn Read + Send>, framing: Framing) -> Flow {
+    pub fn new(reader: Reader, framing: Framing) -> Flow {
         Flow {
             reader,
             framing,
@@ -249,7 +277,7 @@ mod tests {
 
     /// Every piece of a stream in a row.
     fn pieces(bytes: &'static [u8], framing: Framing) -> io::Result<Vec<String>> {
-        let mut flow = Flow::new(Box::new(bytes), framing);
+        let mut flow = Flow::new(Reader::new(bytes), framing);
         let mut pieces = Vec::new();
         while !flow.is_over {
             let mut out = Vec::new();

@@ -201,7 +201,7 @@ impl Gate {
         let deadline = self
             .bounds
             .transfer(self.now, incoming.begun, incoming.received);
-        let is_long = incoming.body.len() >= COLLECT;
+        let is_long = incoming.body.len() > COLLECT;
         if is_long {
             return self.pass_on(token, incoming);
         }
@@ -300,6 +300,11 @@ impl Gate {
             let why = Refusal::new(503, "too many requests wait already");
             return self.refuse(token, why, checked.method() == "HEAD");
         }
+        let size = checked.bytes.len() + body.held() + more.len();
+        if self.exchange.waiting() + size > self.bounds.memory {
+            let why = Refusal::new(503, "requests that wait fill the memory");
+            return self.refuse(token, why, checked.method() == "HEAD");
+        }
         let (checked, now) = (Arc::new(checked), self.now);
         let Some(connection) = self.connection(token) else {
             return;
@@ -314,11 +319,11 @@ impl Gate {
         let is_more = !more.is_empty();
         connection.input = more;
         self.exchange.slot.add_lent();
-        self.send_on(token, Work::Answer(Box::new(request)), is_more);
+        self.send_on(token, Work::Answer(Box::new(request)), is_more, size);
     }
 
     /// Gives work to the handlers, by way of tiny_http.
-    pub(super) fn send_on(&mut self, token: Token, work: Work, more: bool) {
+    pub(super) fn send_on(&mut self, token: Token, work: Work, more: bool, size: usize) {
         let now = self.now;
         let Some(connection) = self.connection(token) else {
             return;
@@ -335,7 +340,7 @@ impl Gate {
             token,
             more,
         };
-        self.exchange.lend(Job { loaned, work });
+        self.exchange.lend(Job { loaned, work, size });
         self.lent += 1;
         self.fresh += 1;
         if self.stream.is_some() {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::head;
-use super::output::{Flow, Framing, Load};
+use super::output::{Flow, Framing, Load, Reader};
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
@@ -26,7 +26,7 @@ pub struct Response {
 enum Content {
     Bytes(Cow<'static, [u8]>),
     File(File, u64),
-    Stream(Box<dyn Read + Send>, Option<u64>),
+    Stream(Reader, Option<u64>),
 }
 
 impl fmt::Debug for Content {
@@ -51,7 +51,8 @@ impl Response {
         .with_status(status)
     }
 
-    /// 200 with a body of this `Content-Type`.
+    /// 200 with a body of this `Content-Type`. While its client reads slowly it stays in memory, of which all clients
+    /// together may have a quarter of what there is; [`Response::file`] and [`Response::stream`] need none.
     pub fn bytes(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::of(kind, Content::Bytes(body.into()))
     }
@@ -99,13 +100,14 @@ impl Response {
     /// 200 with a body that is made while it is sent: what one `read` returns goes out at once, and the next follows
     /// when the client has taken that, so no more than 32 KiB wait in memory. With a length exactly so many bytes are
     /// sent; without one the body is chunked, or ends with the connection for a client of HTTP/1.0. A reader that
-    /// fails, ends early or panics has the connection cut, so that the client knows.
+    /// fails, ends early or panics has the connection reset, so that the client knows (on a Unix socket a client of
+    /// HTTP/1.0 cannot know). The reader may be dropped by a thread that serves others, so that must not take long.
     pub fn stream(
         kind: &'static str,
         length: Option<u64>,
         reader: impl Read + Send + 'static,
     ) -> Response {
-        Response::of(kind, Content::Stream(Box::new(reader), length))
+        Response::of(kind, Content::Stream(Reader::new(reader), length))
     }
 
     /// The same with another status.

@@ -16,9 +16,19 @@ use std::os::fd::AsFd;
 impl Gate {
     pub(super) fn take_note(&mut self, note: Note) {
         match note {
-            Note::Back { token, surplus } => {
-                self.take_surplus(token, surplus);
-                self.come_back(token, false);
+            Note::Back {
+                token,
+                is_more,
+                surplus,
+            } => {
+                // One that was armed may have been lent again meanwhile, and be on its way back with a note of its own.
+                let is_old = self
+                    .connection(token)
+                    .is_some_and(|connection| connection.client.is_being_armed() && !is_more);
+                if !is_old {
+                    self.take_surplus(token, surplus);
+                    self.come_back(token, false);
+                }
             }
             Note::Rest {
                 token,
@@ -30,10 +40,8 @@ impl Gate {
             }
             Note::Broken(token) => {
                 if let Some(connection) = self.connection(token) {
-                    // Closed in the usual way it might look complete.
-                    socket::reset_on_close(connection.client.as_fd());
                     connection.phase = Phase::Writing;
-                    self.close(token);
+                    self.cut(token);
                 }
             }
             Note::Permit => self.next_upload(),
@@ -105,7 +113,7 @@ impl Gate {
                         "{}: its answer broke off: the file is shorter than it was",
                         connection.client.origin()
                     ));
-                    socket::reset_on_close(socket);
+                    return self.cut(token);
                 }
                 return self.close(token);
             }
@@ -114,7 +122,7 @@ impl Gate {
             Pushed::Whole => self.finish(token, output.close),
             Pushed::Empty => {
                 let more = !connection.input.is_empty();
-                self.send_on(token, Work::Refill(output), more);
+                self.send_on(token, Work::Refill(output), more, 0);
             }
             Pushed::Full | Pushed::Enough => {
                 let (moved, begun) = (output.has_moved(socket), connection.begun);
@@ -130,6 +138,15 @@ impl Gate {
                 self.arm(token, Interest::WritableOnce);
             }
         }
+    }
+
+    /// Closes a connection in the middle of an answer, which must not look complete then: the end of the connection
+    /// can be the end of the answer.
+    pub(super) fn cut(&mut self, token: Token) {
+        if let Some(connection) = self.connection(token) {
+            socket::reset_on_close(connection.client.as_fd());
+        }
+        self.close(token);
     }
 
     /// An answer is out.

@@ -237,9 +237,10 @@ impl Pool {
         }
         let now = self.exchange.elapsed();
         let (slow, overdue) = (now - watch.at >= PATIENCE, seats.picked < watch.sent);
+        let mut is_called = true;
         if (!seats.leader && now - seats.left > AWAY) || (slow && overdue) {
             seats.calls = seats.sent - seats.picked;
-            self.call(&mut seats);
+            is_called = self.call(&mut seats);
         }
         if slow {
             (watch.sent, watch.at) = (seats.sent, now);
@@ -255,22 +256,23 @@ impl Pool {
         match waited {
             // Seen often, for the whole process may have been stopped for a while.
             _ if waited >= STUCK && watch.times > 20 => Seen::Stuck,
-            _ if waited >= LONG_PATIENCE => Seen::Waiting(LONG_PATIENCE),
+            _ if waited >= LONG_PATIENCE || !is_called => Seen::Waiting(LONG_PATIENCE),
             _ => Seen::Waiting(PATIENCE),
         }
     }
 
     /// Has a spare thread, or a new one, take the empty seat.
-    fn call(self: &Arc<Pool>, seats: &mut Seats) {
+    /// False when no thread can be had.
+    fn call(self: &Arc<Pool>, seats: &mut Seats) -> bool {
         if seats.leader || seats.calls == 0 {
-            return;
+            return true;
         }
         seats.calls -= 1;
         if seats.spares > 0 {
             self.spare.notify_one();
         } else if seats.threads < self.most {
             let Err(error) = self.spawn(seats) else {
-                return;
+                return true;
             };
             // The threads that there are go on; the next look tries again.
             if seats
@@ -283,7 +285,9 @@ impl Pool {
                     seats.threads
                 ));
             }
+            return false;
         }
+        true
     }
 
     /// The life of a handler thread.
@@ -338,7 +342,7 @@ impl Pool {
         }
     }
 
-    fn serve(&self, Job { loaned, work }: Job) {
+    fn serve(&self, Job { loaned, work, .. }: Job) {
         match work {
             Work::Answer(request) => self.answer(loaned, *request),
             Work::Refill(output) => self.pump(loaned, output, Vec::new()),

@@ -152,6 +152,11 @@ impl Body {
         (is_clean, std::mem::take(&mut self.surplus))
     }
 
+    /// Bytes of it that are in memory.
+    pub fn held(&self) -> usize {
+        self.arrived.len()
+    }
+
     /// What went wrong while it was read.
     pub fn failure(&self) -> Option<Failure> {
         self.failure
