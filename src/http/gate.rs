@@ -54,6 +54,8 @@ const SILENT: u64 = 1000;
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 /// Descriptors kept for everything that is not a client.
 const RESERVE: usize = 64;
+/// Bytes of an answer that the kernel takes before the network does.
+const UNSENT: i32 = 128 * 1024;
 /// Bytes of answers that waited for slow readers, after which the memory that they took is given back to the kernel.
 const TRIM: usize = 16 << 20;
 /// Clients may hold a quarter of the memory by what they have sent or not yet read, and never less than this.
@@ -337,6 +339,7 @@ impl Gate {
         exchange
             .epoll
             .add(&listener, LISTENER, Interest::ReadableExclusive)?;
+        socket::limit_unsent(listener.as_fd(), UNSENT);
         Ok(Gate {
             exchange,
             pool,

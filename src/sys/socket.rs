@@ -316,6 +316,13 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     .map(|count| count as usize)
 }
 
+/// Has the connections of a TCP listener take no more than about so many bytes that the network has not taken on,
+/// TCP_NOTSENT_LOWAT of `tcp(7)`. Without it the kernel keeps some megabytes for everyone who does not read.
+/// Other sockets, and kernels before 3.12, know nothing of it.
+pub fn limit_unsent(listener: BorrowedFd<'_>, bytes: i32) {
+    let _ = set_option(listener, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
+}
+
 /// Whether a connection waits to be accepted.
 pub fn has_waiting(listener: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd {
