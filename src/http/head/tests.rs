@@ -2,6 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::http::{body, head};
+
+/// Here and not beside `body.rs` or in `tests/it`, since the parsers are private and the fuzzer shares the file.
+#[path = "../../../tests/properties/mod.rs"]
+mod properties;
 
 type Outcome = Result<Option<Head>, Refusal>;
 
