@@ -452,7 +452,7 @@ fn faults_of(text: &[u8]) -> Vec<&'static str> {
     faults.add(both, "both Content-Length and Transfer-Encoding");
     faults.add(old && !codings.is_empty(), "Transfer-Encoding in HTTP/1.0");
     for coding in codings {
-        let name = |part: &'_ [u8]| -> Vec<u8> {
+        let name = |part: &[u8]| {
             let name = part.split(|&byte| byte == b';').next().unwrap_or_default();
             name.trim_ascii().to_ascii_lowercase()
         };

@@ -106,12 +106,15 @@ mod tests {
     }
 
     /// Inputs made from the seeds by a few cuts, spoiled bytes and words of the trade each; the same ones every time.
-    fn each_spoiled(seeds: &[Vec<u8>], words: &[&str], mut check: impl FnMut(&[u8])) {
+    fn each_spoiled(seeds: &[Vec<u8>], words: &[&str], check: fn(&[u8])) {
         const BYTES: &[u8] = b"\r\n\r\n \t:;/?#*,@[]%+-\0\x01\x1f\x7f\x80\xff019afFgHA";
         // Long seeds are there for the limits, and tried as they are.
         let short: Vec<&Vec<u8>> = seeds.iter().filter(|seed| seed.len() < 300).collect();
+        if short.is_empty() {
+            return;
+        }
         let mut numbers = Numbers(1);
-        for _ in 0..if short.is_empty() { 0 } else { SPOILED } {
+        for _ in 0..SPOILED {
             let mut input = short[numbers.below(short.len())].clone();
             for _ in 0..1 + numbers.below(4) {
                 let at = numbers.below(input.len() + 1);
@@ -131,8 +134,14 @@ mod tests {
                     }
                 }
             }
-            check(&input);
+            hold(check, &input);
         }
+    }
+
+    /// Says for which input something does not hold.
+    fn hold(check: fn(&[u8]), input: &[u8]) {
+        let held = std::panic::catch_unwind(|| check(input));
+        assert!(held.is_ok(), "for {}", input.escape_ascii());
     }
 
     #[test]
@@ -154,7 +163,7 @@ mod tests {
             "18446744073709551615",
         ];
         let seeds = seeds("head");
-        seeds.iter().for_each(|seed| check_head(seed));
+        seeds.iter().for_each(|seed| hold(check_head, seed));
         each_spoiled(&seeds, &words, check_head);
     }
 
@@ -171,7 +180,7 @@ mod tests {
             "ffffffff",
         ];
         let seeds = seeds("body");
-        seeds.iter().for_each(|seed| check_body(seed));
+        seeds.iter().for_each(|seed| hold(check_body, seed));
         each_spoiled(&seeds, &words, check_body);
     }
 }

@@ -89,6 +89,7 @@ fn told(input: &[u8], outcome: Outcome) -> String {
 
 fn check(input: &str, expected: &str) {
     let input = input.as_bytes();
+    properties::check_head(input);
     assert_eq!(
         told(input, outcome(input, &ROOMY)),
         expected,
