@@ -9,9 +9,10 @@ STATIC   = RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --r
 PARTS   ?= commands throughput restart
 IMAGE   ?= hade:latest
 BUILDER ?= docker build
+TIME    ?= 60
 
 .DEFAULT_GOAL := build
-.PHONY: run build image test check bench install clean help
+.PHONY: run build image test check fuzz bench install clean help
 
 run: ## serve in the foreground on http://localhost:8888; Ctrl-C stops it
 	$(CARGO) run --locked --quiet --bin hade -- app start
@@ -34,6 +35,9 @@ check: ## formatting, lints and documentation, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+fuzz: ## feed the parsers spoiled input for a minute, or TIME=SECONDS; needs nightly Rust and cargo-fuzz
+	CARGO='$(CARGO)' tests/fuzz/run $(TIME)
 
 bench: ## measure against nginx, lighttpd, unicorn, puma and plain tiny_http; more with PARTS='attack idle soak'
 	$(CARGO) build --locked --release --example demo

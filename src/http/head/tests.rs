@@ -2,6 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::http::{body, head};
+
+/// Here and not beside `body.rs` or in `tests/it`, since the parsers are private and the fuzzer shares the file.
+#[path = "../../../tests/properties/mod.rs"]
+mod properties;
 
 type Outcome = Result<Option<Head>, Refusal>;
 
@@ -84,6 +89,7 @@ fn told(input: &[u8], outcome: Outcome) -> String {
 
 fn check(input: &str, expected: &str) {
     let input = input.as_bytes();
+    properties::check_head(input);
     assert_eq!(
         told(input, outcome(input, &ROOMY)),
         expected,
