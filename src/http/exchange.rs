@@ -165,7 +165,7 @@ pub(crate) struct Exchange {
     pub slot: Slot,
     pub refusals: Refusals,
     jobs: Mutex<Vec<Option<Job>>>,
-    /// Jobs that handlers are done with.
+    /// Requests that handlers are done with, but for sending the answer.
     done: AtomicU64,
     /// Bytes of the jobs that no handler has taken yet.
     waiting: AtomicUsize,
@@ -253,7 +253,12 @@ impl Exchange {
         Some(job)
     }
 
-    /// How many jobs handlers are done with.
+    /// A handler is done with a request. To be said before its client can know by the answer, and ask for more.
+    pub fn add_done(&self) {
+        self.done.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How many requests handlers are done with.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::SeqCst)
     }
@@ -289,7 +294,6 @@ impl Exchange {
     pub fn give_back(&self, loaned: &Loaned, close: bool, surplus: Vec<u8>) {
         let now = self.clock();
         self.slot.add_answered();
-        self.done.fetch_add(1, Ordering::SeqCst);
         if close {
             socket::shutdown_write(loaned.client.as_fd());
         }
@@ -323,12 +327,6 @@ impl Exchange {
                 surplus,
             });
         }
-    }
-
-    /// Gives a connection back whose answer the gate has to end, one way or the other.
-    pub fn give_up(&self, note: Note) {
-        self.done.fetch_add(1, Ordering::SeqCst);
-        self.leave(note);
     }
 }
 

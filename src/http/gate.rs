@@ -228,12 +228,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Since when it has waited for a request, if it does, and nobody else is about to touch it.
+    /// Since when it has waited for a request, if it does, and nobody else is about to touch it; 0 for one that is
+    /// answered and about to go.
     fn idle_since(&self, bounds: &Bounds) -> Option<u64> {
         match (self.phase, self.client.loan()) {
+            (Phase::Lingering, _) => Some(0),
             (Phase::Fresh, _) => Some(self.deadline.saturating_sub(bounds.head)),
             (Phase::Idle, _) => Some(self.deadline.saturating_sub(bounds.idle)),
-            (Phase::Lent, Loan::Idle(since)) if !self.client.is_being_armed() => Some(since),
+            (Phase::Lent, _) if self.client.is_being_armed() => None,
+            (Phase::Lent, Loan::Idle(since)) => Some(since),
+            (Phase::Lent, Loan::Closing(_)) => Some(0),
             _ => None,
         }
     }
@@ -295,7 +299,7 @@ pub(crate) struct Gate {
     pub(super) written: usize,
     pub(super) fresh: u64,
     pub(super) blocked: bool,
-    /// Jobs lent since the start.
+    /// Requests lent since the start.
     pub(super) lent: u64,
     pub(super) places: Vec<Place>,
     free: Vec<u32>,
@@ -453,6 +457,11 @@ impl Gate {
         }
         self.outgoing.clear();
         (self.written, self.fresh, self.blocked) = (0, 0, false);
+        // One that breaks as soon as it is made, for want of threads perhaps, is not made over and over.
+        if self.now < self.rebuild_at {
+            return self.due(self.rebuild_at);
+        }
+        self.rebuild_at = self.now + REBUILD_PAUSE.as_millis() as u64;
         let mut outgoing = Vec::new();
         let mut waiting = 0;
         for (index, place) in self.places.iter().enumerate() {
@@ -483,7 +492,6 @@ impl Gate {
             }
             Err(error) => {
                 self.warn(format_args!("cannot make another tiny_http: {error}"));
-                self.rebuild_at = self.now + REBUILD_PAUSE.as_millis() as u64;
                 self.due(self.rebuild_at);
             }
         }
@@ -692,9 +700,6 @@ impl Gate {
     fn idle_by_age(&self) -> VecDeque<Token> {
         let idle = self.tokens().filter_map(|token| {
             let connection = self.places[token.place()].connection.as_ref()?;
-            if connection.phase == Phase::Lingering {
-                return Some((0, token));
-            }
             let since = connection.idle_since(&self.bounds)?;
             let is_new = connection.phase == Phase::Fresh && since + SILENT > self.now;
             (!is_new).then_some((since, token))
@@ -781,7 +786,8 @@ impl Gate {
     /// Looks at every connection: ends what is over, and finds out when the next look is due.
     fn look(&mut self) {
         let (now, mut next) = (self.now, u64::MAX);
-        let (mut over, mut leaving, mut slow) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut over, mut leaving) = (Vec::new(), Vec::new());
+        let (mut slow, mut done) = (Vec::new(), Vec::new());
         let (mut overdue, mut longest, mut is_writing) = (0, 0, false);
         let has_heir = self.heir.is_some() && !self.heir_is_full;
         match self.paused {
@@ -810,6 +816,9 @@ impl Gate {
             let token = Token::new(index, place.serial);
             let loan = connection.client.loan();
             is_writing |= connection.phase == Phase::Writing;
+            if let (true, Loan::Idle(at) | Loan::Closing(at)) = (connection.is_named, loan) {
+                done.push((token, at));
+            }
             let deadline = match (connection.phase, loan) {
                 (Phase::Lent, Loan::Waiting) => {
                     next = next.min(now + LOAN_LOOK);
@@ -871,6 +880,11 @@ impl Gate {
         };
         for token in slow {
             self.name_slow(token);
+        }
+        for (token, at) in done {
+            if let Some(connection) = self.connection(token) {
+                Gate::was_slow(connection, at);
+            }
         }
         for token in over {
             self.end(token);

@@ -319,6 +319,7 @@ impl Gate {
         let is_more = !more.is_empty();
         connection.input = more;
         self.exchange.slot.add_lent();
+        self.lent += 1;
         self.send_on(token, Work::Answer(Box::new(request)), is_more, size);
     }
 
@@ -341,7 +342,6 @@ impl Gate {
             more,
         };
         self.exchange.lend(Job { loaned, work, size });
-        self.lent += 1;
         self.fresh += 1;
         if self.stream.is_some() {
             server::write_request(&mut self.outgoing, &checked, token.place());

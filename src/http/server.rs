@@ -352,6 +352,7 @@ impl Pool {
     fn answer(&self, loaned: Loaned, mut request: Request) {
         request.draining = self.exchange.is_closing();
         let response = catch_unwind(AssertUnwindSafe(|| self.routes.answer(&mut request)));
+        self.exchange.add_done();
         // The panic hook has logged it.
         let mut response = response.unwrap_or_else(|_| refusal(500, "this page failed"));
         let (is_clean, surplus) = match request.body.failure() {
@@ -411,7 +412,7 @@ impl Pool {
                     return self.exchange.give_back(&loaned, output.close, surplus);
                 }
                 Ok(Pushed::Full | Pushed::Enough) => {
-                    return self.exchange.give_up(Note::Rest {
+                    return self.exchange.leave(Note::Rest {
                         token,
                         output,
                         surplus,
@@ -431,7 +432,7 @@ impl Pool {
             let origin = loaned.client.origin();
             log::warn(format_args!("{origin}: its answer broke off: {error}"));
         }
-        self.exchange.give_up(Note::Broken(token));
+        self.exchange.leave(Note::Broken(token));
     }
 }
 
