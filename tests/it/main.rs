@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // What a test says, it says on the terminal.
 
 mod address;
+mod answers;
 mod bodies;
 mod clients;
 mod container;
