@@ -4,6 +4,7 @@
 mod address;
 mod answers;
 mod bodies;
+mod bounds;
 mod clients;
 mod container;
 mod control;
