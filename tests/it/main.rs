@@ -27,6 +27,7 @@ mod start;
 mod state;
 mod status;
 mod stop;
+mod stream_faults;
 mod support;
 mod tidy;
 mod workers;
