@@ -10,6 +10,7 @@ mod container;
 mod control;
 mod daemon;
 mod drain;
+mod every_kind;
 mod failures;
 mod faults;
 mod handover;
