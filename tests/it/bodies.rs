@@ -136,8 +136,8 @@ fn an_ignored_body_costs_the_connection_but_not_the_answer() {
     let site = place.start(&[]);
     let stowaway = get("/hold?name=stowaway");
     for (length, sent) in [
-        (200_000, 100_000),
-        (200_000, 200_000),
+        (400_000, 100_000),
+        (400_000, 400_000),
         (20_000_000, 20_000_000),
     ] {
         let body = stowaway.repeat(sent / stowaway.len() + 1);
