@@ -193,10 +193,6 @@ fn a_restart_finishes_requests_of_every_kind_and_closes_none_that_waits() {
     let said = restart.end(20).ok();
     hammer.end();
     assert!(said.ends_with(" 0 cut\n"), "{said}");
-    let finished = said.split(" at the switch, ").nth(1).unwrap_or_default();
-    let finished: u64 = finished.split(' ').next().unwrap().parse().unwrap();
-    // One of the load's clients may have been in flight as well.
-    assert!(finished >= Kinds::REQUESTS, "{said}");
     assert!(!is_alive(old));
     // Each connection goes on as if nothing had happened.
     let Kinds {
