@@ -6,6 +6,7 @@ use crate::support::{
     Answer, Place, Site, Wire, descriptors, get, has, holds_for, pattern, run, settled_descriptors,
     threads, wait_until,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Kilobytes of memory that a process has in use.
@@ -348,10 +349,11 @@ fn readers_of_streams_and_files_that_stop_are_closed_and_slow_ones_are_not() {
     }
     // Every other one takes a few bytes now and then, which is not worth the wait.
     let mut dripping = stopped.split_off(3);
-    let over = std::sync::atomic::AtomicBool::new(false);
+    let over = AtomicBool::new(false);
+    let until = Instant::now() + Duration::from_secs(60);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+            while !over.load(Ordering::SeqCst) && Instant::now() < until {
                 for wire in &mut dripping {
                     let _ = wire.gulp(1);
                 }
@@ -363,9 +365,10 @@ fn readers_of_streams_and_files_that_stop_are_closed_and_slow_ones_are_not() {
                 wire.send(get(target));
                 let mut count = 0;
                 let begun = Instant::now();
-                // Some 500 kB a second for longer than anybody may stop, then the rest at once.
+                // Some 2 MB a second for longer than anybody may stop, then the rest at once. The kernel tells the
+                // other side of room in steps of some 400 kB.
                 while begun.elapsed() < Duration::from_secs(3) {
-                    count += wire.sip(5000).expect("it is not dropped");
+                    count += wire.sip(20_000).expect("it is not dropped");
                 }
                 while count < 30_000_000 {
                     let more = wire.sip(1 << 20).expect("it is not dropped");
@@ -380,7 +383,7 @@ fn readers_of_streams_and_files_that_stop_are_closed_and_slow_ones_are_not() {
         wait_until(15, "those who stopped are closed", || {
             descriptors(worker) <= before
         });
-        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        over.store(true, Ordering::SeqCst);
     });
     let refused = place.app(&["state", "--json"]).ok();
     assert!(refused.contains("\"too_slow\":6"), "{refused}");
