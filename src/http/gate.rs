@@ -686,10 +686,10 @@ impl Gate {
             let Some(connection) = self.connection(token) else {
                 continue;
             };
+            let is_going = connection.phase == Phase::Lingering
+                || matches!(connection.client.loan(), Loan::Closing(_));
             // Whose request has come meanwhile is idle no more.
-            let is_missed = connection.phase != Phase::Lingering
-                && socket::has_input(connection.client.as_fd());
-            if !is_missed {
+            if is_going || !socket::has_input(connection.client.as_fd()) {
                 self.close(token);
                 return true;
             }

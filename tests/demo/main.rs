@@ -21,9 +21,10 @@ fn boot_mode() -> String {
     std::env::var("DEMO_BOOT").unwrap_or_else(from_file)
 }
 
-/// Makes pieces of 1000 bytes, one per read.
+/// Makes pieces of one size, one per read.
 struct Pieces {
     left: u64,
+    size: usize,
     fails: bool,
 }
 
@@ -36,7 +37,7 @@ impl Read for Pieces {
             };
         }
         self.left -= 1;
-        let count = buffer.len().min(1000);
+        let count = buffer.len().min(self.size);
         buffer[..count].fill(b'p');
         Ok(count)
     }
@@ -82,7 +83,7 @@ fn main() -> ExitCode {
         .max_body("/ignore", 1 << 30)
         .max_body("/small", 10)
         .post("/small", |_| Response::text("small\n"))
-        // So many pieces of 1000 bytes, of a length that is said with `length`; or a failure after them.
+        // So many pieces of 1000 bytes, or of `size`, of a length that is said with `length`; or a failure after them.
         .get("/stream", |request| {
             let pieces = number(request, "pieces");
             let length = request.param("length").and_then(|text| text.parse().ok());
@@ -91,6 +92,9 @@ fn main() -> ExitCode {
                 length,
                 Pieces {
                     left: pieces,
+                    size: request
+                        .param("size")
+                        .map_or(1000, |_| number(request, "size") as usize),
                     fails: request.param("fails").is_some(),
                 },
             )

@@ -236,8 +236,8 @@ const DENYING: [&str; 3] = [
     r#"
 import ctypes, os, platform, struct, sys
 NUMBERS = {
-    "x86_64": {"socket": 41, "fcntl": 72},
-    "aarch64": {"socket": 198, "fcntl": 25},
+    "x86_64": {"socket": 41, "fcntl": 72, "sendfile": 40},
+    "aarch64": {"socket": 198, "fcntl": 25, "sendfile": 71},
 }[platform.machine()] | {"pidfd_send_signal": 424, "pidfd_open": 434}
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 call, argument, values, error = sys.argv[1].split(":")
@@ -271,3 +271,5 @@ pub const WITHOUT_PIDFD: [&str; 4] = denying("pidfd_open:0::38");
 pub const FORBIDDEN_PIDFD: [&str; 4] = denying("pidfd_open:0::1");
 /// `pidfd_send_signal` fails with ENOSYS.
 pub const WITHOUT_PIDFD_SIGNALS: [&str; 4] = denying("pidfd_send_signal:0::38");
+/// `sendfile` fails with EINVAL, as for files on some file systems.
+pub const WITHOUT_SENDFILE: [&str; 4] = denying("sendfile:0::22");

@@ -2,6 +2,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // What a test says, it says on the terminal.
 
 mod address;
+mod answers;
+mod bodies;
+mod bounds;
 mod clients;
 mod container;
 mod control;
@@ -9,6 +12,7 @@ mod crowds;
 mod curl;
 mod daemon;
 mod drain;
+mod every_kind;
 mod failures;
 mod faults;
 mod handover;
@@ -29,6 +33,7 @@ mod state;
 mod status;
 mod stop;
 mod strangers;
+mod stream_faults;
 mod support;
 mod tidy;
 mod workers;

@@ -403,7 +403,9 @@ impl Wire {
         let length = answer
             .header("Content-Length")
             .map_or(0, |length| length.parse().unwrap());
-        if has_body {
+        if has_body && answer.header("Transfer-Encoding") == Some("chunked") {
+            answer.body = self.chunks()?;
+        } else if has_body {
             while self.rest.len() < length {
                 if self.more()? == 0 {
                     return Err(format!("{} of {length} body bytes", self.rest.len()));
@@ -412,6 +414,56 @@ impl Wire {
             answer.body = self.rest.drain(..length).collect();
         }
         Ok(answer)
+    }
+
+    /// A chunked body, put together.
+    fn chunks(&mut self) -> Result<Vec<u8>, String> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                match self.rest.windows(2).position(|two| two == b"\r\n") {
+                    Some(at) => break at,
+                    None if self.more()? == 0 => return Err("the end in a chunk size".to_owned()),
+                    None => {}
+                }
+            };
+            let size = String::from_utf8_lossy(&self.rest[..end]).into_owned();
+            let size =
+                usize::from_str_radix(&size, 16).map_err(|error| format!("{size}: {error}"))?;
+            let (start, end) = (end + 2, end + 2 + size + 2);
+            while self.rest.len() < end {
+                if self.more()? == 0 {
+                    return Err(format!("the end after {} body bytes", body.len()));
+                }
+            }
+            if &self.rest[end - 2..end] != b"\r\n" {
+                return Err("a chunk does not end where its size says".to_owned());
+            }
+            body.extend_from_slice(&self.rest[start..end - 2]);
+            self.rest.drain(..end);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Everything up to the end of the connection, and whether that was in good order.
+    pub fn rest(&mut self) -> (Vec<u8>, bool) {
+        let ended = loop {
+            match self.more() {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(_) => break false,
+            }
+        };
+        (std::mem::take(&mut self.rest), ended)
+    }
+
+    /// Waits until something can be read, and leaves it where it is.
+    #[track_caller]
+    pub fn wait_begun(&self) {
+        let peeked = retry(|| self.stream.peek(&mut [0]));
+        assert_eq!(peeked.expect("an answer begins"), 1, "it is closed");
     }
 
     fn more(&mut self) -> Result<usize, String> {
@@ -553,6 +605,26 @@ impl Place {
     }
 }
 
+/// A request with a chunked body, in chunks of this size, on a connection that stays open.
+pub fn post_chunked(target: &str, body: &[u8], size: usize) -> Vec<u8> {
+    let head = format!("POST {target} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut text = head.into_bytes();
+    for piece in body.chunks(size) {
+        text.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        text.extend_from_slice(piece);
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(b"0\r\n\r\n");
+    text
+}
+
+/// So many bytes of which no stretch is like the next.
+pub fn pattern(count: usize) -> Vec<u8> {
+    (0..count)
+        .map(|at| b'a' + ((at ^ (at >> 7) ^ (at >> 15)) % 23) as u8)
+        .collect()
+}
+
 /// What a command did that was begun before.
 pub fn finish(child: Child) -> Done {
     Done::of(child.wait_with_output().expect("it ends"))
@@ -592,6 +664,7 @@ impl From<TcpStream> for Wire {
     fn from(stream: TcpStream) -> Wire {
         let limit = Some(Duration::from_secs(20));
         stream.set_read_timeout(limit).unwrap();
+        stream.set_write_timeout(limit).unwrap();
         stream.set_nodelay(true).unwrap();
         Wire {
             stream,
