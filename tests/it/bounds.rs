@@ -2,21 +2,11 @@
 //! address and in all, memory; and what is counted and said of those who were turned away.
 
 use crate::look::{has_namespaces, status};
-use crate::support::{Place, Site, Wire, fact, get, has, holds_for, post, run, wait_until, worker};
+use crate::support::{
+    Place, Site, Wire, assert_overloaded, fact, get, has, holds_for, post, run, wait_until, worker,
+};
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// Turned away at once for want of room, and told when to come again.
-#[track_caller]
-fn assert_overloaded(wire: &mut Wire) {
-    let answer = wire.answer();
-    assert_eq!(
-        (answer.status, answer.header("Retry-After")),
-        (503, Some("1"))
-    );
-    assert_eq!(answer.header("Connection"), Some("close"));
-    assert!(wire.is_closed());
-}
 
 /// How many were refused for this cause since the start.
 #[track_caller]

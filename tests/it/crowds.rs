@@ -237,15 +237,8 @@ fn threads_run_out_and_come_back() {
         return;
     }
     let place = Place::demo();
-    // A user that nobody else is, for the limit counts all of a user's threads.
-    let user = (2_000_000 + std::process::id()).to_string();
     place.put_demo("prog");
-    place.sh(r#"chown "$1" ."#, &[&user]);
-    let as_user = || {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        command
-    };
+    let as_user = place.as_new_user();
     let mut command = as_user();
     command.arg(place.path("prog"));
     command.args(["app", "start", "-d", "--address", "127.0.0.1:0", "--set"]);

@@ -1,8 +1,8 @@
 //! Leaving: what is in flight is finished, what is idle is closed, what takes too long is cut and named.
 
 use crate::support::{
-    Done, Place, Site, Wire, finish, freeze, get, holds_for, is_alive, post, signal, wait_until,
-    workers,
+    Done, Place, Site, Wire, asks_to_the_end, finish, freeze, get, holds_for, is_alive, post,
+    signal, wait_until, workers,
 };
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -405,21 +405,7 @@ fn a_client_that_hammers_through_a_stop_loses_nothing() {
     let place = Place::demo();
     let site = place.start(&[]);
     let hammers: Vec<_> = (0..4)
-        .map(|_| {
-            let site = site.clone();
-            std::thread::spawn(move || {
-                let (mut answers, mut losses) = (0, Vec::new());
-                while let Ok(stream) = std::net::TcpStream::connect(site.address()) {
-                    let mut wire = Wire::from(stream);
-                    wire.try_send(get("/hello"));
-                    match wire.read_answer(true) {
-                        Ok(answer) if answer.text() == "Hello, World!" => answers += 1,
-                        other => losses.push(format!("{other:?}")),
-                    }
-                }
-                (answers, losses)
-            })
-        })
+        .map(|_| asks_to_the_end(site.address().to_owned()))
         .collect();
     holds_for(200, "", || true);
     place.app(&["stop"]).ok();

@@ -2,10 +2,9 @@
 //! finished, however it is in flight; what takes too long is cut, and named.
 
 use crate::support::{
-    Hammer, Meanwhile, Place, Site, Wire, finish, get, holds_for, is_alive, pattern, post,
-    post_chunked, wait_until, worker,
+    Hammer, Meanwhile, Place, Site, Wire, asks_to_the_end, finish, get, holds_for, is_alive,
+    pattern, post, post_chunked, wait_until, worker,
 };
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of every long answer: more than the kernel takes for a client that does not read.
@@ -114,22 +113,6 @@ impl Kinds {
         }
         said
     }
-}
-
-/// A client that asks on new connections until these are refused; how many answers, and what else there was.
-fn asks_to_the_end(address: String) -> std::thread::JoinHandle<(u64, Vec<String>)> {
-    std::thread::spawn(move || {
-        let (mut answers, mut losses) = (0, Vec::new());
-        while let Ok(stream) = TcpStream::connect(&address) {
-            let mut wire = Wire::from(stream);
-            wire.try_send(get("/hello"));
-            match wire.read_answer(true) {
-                Ok(answer) if answer.text() == "Hello, World!" => answers += 1,
-                other => losses.push(format!("{other:?}")),
-            }
-        }
-        (answers, losses)
-    })
 }
 
 const SETS: [&str; 4] = ["--set", "app.threads=4", "--set", "app.close_wait=60"];

@@ -661,15 +661,8 @@ fn no_processes() {
     }
     let place = Place::demo();
     place.put_demo("prog");
-    // A user that nobody else is, for the limit counts all of a user's processes.
-    let user = (1_000_000 + std::process::id()).to_string();
-    place.sh(r#"chown "$1" ."#, &[&user]);
     let prog = place.path("prog");
-    let as_user = || {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        command
-    };
+    let as_user = place.as_new_user();
     let mut command = as_user();
     command
         .arg(&prog)

@@ -279,15 +279,7 @@ fn a_stream_that_breaks_while_there_are_no_threads_is_made_when_there_are() {
     }
     let place = Place::demo();
     place.put_demo("prog");
-    // A user that nobody else is, for the limit counts all of a user's tasks.
-    let user = (1_000_000 + std::process::id()).to_string();
-    let user = format!("2{}", &user[1..]);
-    place.sh(r#"chown "$1" ."#, &[&user]);
-    let as_user = || {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-        command
-    };
+    let as_user = place.as_new_user();
     let mut command = as_user();
     command
         .arg(place.path("prog"))

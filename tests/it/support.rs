@@ -725,6 +725,34 @@ impl Wire {
     }
 }
 
+/// Turned away at once for want of room, and told when to come again.
+#[track_caller]
+pub fn assert_overloaded(wire: &mut Wire) {
+    let answer = wire.answer();
+    assert_eq!(
+        (answer.status, answer.header("Retry-After")),
+        (503, Some("1"))
+    );
+    assert_eq!(answer.header("Connection"), Some("close"));
+    assert!(wire.is_closed());
+}
+
+/// Asks on one connection after the other until none is taken any more: how many answers there were, and what was lost.
+pub fn asks_to_the_end(address: String) -> JoinHandle<(u64, Vec<String>)> {
+    std::thread::spawn(move || {
+        let (mut answers, mut losses) = (0, Vec::new());
+        while let Ok(stream) = TcpStream::connect(&address) {
+            let mut wire = Wire::from(stream);
+            wire.try_send(get("/hello"));
+            match wire.read_answer(true) {
+                Ok(answer) if answer.text() == "Hello, World!" => answers += 1,
+                other => losses.push(format!("{other:?}")),
+            }
+        }
+        (answers, losses)
+    })
+}
+
 /// Stops a process and waits until none of its threads runs any more; CONT lets it go on. Without the wait a signal that is sent
 /// next could still be delivered before the STOP.
 #[track_caller]
@@ -1030,6 +1058,20 @@ impl Place {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .stdin(Stdio::null());
         command
+    }
+
+    /// Gives the directory to a user that nobody else is, and commands that run as that user: a limit of threads counts
+    /// all that a user has.
+    pub fn as_new_user(&self) -> impl Fn() -> Command + use<> {
+        static USERS: AtomicU32 = AtomicU32::new(0);
+        let number = USERS.fetch_add(1, Ordering::Relaxed);
+        let user = (1_000_000 + 16 * std::process::id() + number).to_string();
+        self.sh(r#"chown "$1" ."#, &[&user]);
+        move || {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
+            command
+        }
     }
 
     /// Puts the demo under this name in one step, as `mv` does.
