@@ -9,6 +9,7 @@ mod crowds;
 mod curl;
 mod daemon;
 mod drain;
+mod edges;
 mod failures;
 mod faults;
 mod handover;
