@@ -51,8 +51,9 @@ impl Response {
         .with_status(status)
     }
 
-    /// 200 with a body of this `Content-Type`. While its client reads slowly it stays in memory, of which all clients
-    /// together may have a quarter of what there is; [`Response::file`] and [`Response::stream`] need none.
+    /// 200 with a body of this `Content-Type`. What the client does not take at once stays in memory, of which
+    /// all clients together may have a quarter of what there is: beyond it those who read least are cut off, first of
+    /// all one whose answer alone is more. [`Response::file`] and [`Response::stream`] need no memory.
     pub fn bytes(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::of(kind, Content::Bytes(body.into()))
     }

@@ -43,6 +43,21 @@ impl Read for Pieces {
     }
 }
 
+/// Endless, and it panics when it is let go of.
+struct Brittle;
+
+impl Read for Brittle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        io::repeat(b'b').read(buffer)
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        panic!("a reader that panics when it is dropped");
+    }
+}
+
 fn main() -> ExitCode {
     App::new("demo")
         .get("/hello", |_| Response::text("Hello, World!"))
@@ -109,6 +124,13 @@ fn main() -> ExitCode {
         })
         .get("/panic", |_| panic!("asked to"))
         .get("/abort", |_| std::process::abort())
+        // A stream of so many bytes, or endless, with a reader that panics when it is dropped.
+        .get("/brittle", |request| {
+            let length = request.param("n").and_then(|text| text.parse().ok());
+            let status = request.param("status").and_then(|text| text.parse().ok());
+            Response::stream("application/octet-stream", length, Brittle)
+                .with_status(status.unwrap_or(200))
+        })
         .boot(|| match boot_mode().as_str() {
             "fail" => Err("asked to fail at boot".to_owned()),
             "crash" => std::process::abort(),

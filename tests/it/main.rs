@@ -12,6 +12,7 @@ mod crowds;
 mod curl;
 mod daemon;
 mod drain;
+mod edges;
 mod every_kind;
 mod failures;
 mod faults;

@@ -78,7 +78,7 @@ fn python(script: &str, args: &[&str]) -> Command {
 }
 
 /// Whether this user may look into processes that it has not started: ptrace(2), "access mode checking".
-fn may_trace() -> bool {
+pub fn may_trace() -> bool {
     if !has("python3") {
         return false;
     }
@@ -94,7 +94,7 @@ fn may_trace() -> bool {
 
 /// Breaks the stream so many times.
 #[track_caller]
-fn break_stream(worker: u32, times: u32, end: &str) {
+pub fn break_stream(worker: u32, times: u32, end: &str) {
     let args = [worker.to_string(), times.to_string(), end.to_owned()];
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(run(&mut python(BREAK, &args)).ok(), "broken\n");

@@ -1060,6 +1060,22 @@ impl Place {
         command
     }
 
+    /// Starts the demo where there seems to be so much memory; a quarter of it is what clients may make it keep. Needs
+    /// namespaces.
+    #[track_caller]
+    pub fn start_with_memory(&self, bytes: usize, more: &[&str]) -> Site {
+        let script = r#"
+            bytes=$1; shift
+            mount -t tmpfs none /sys/fs/cgroup
+            echo "$bytes" >/sys/fs/cgroup/memory.max
+            exec "$@"
+        "#;
+        let bytes = bytes.to_string();
+        let before = ["unshare", "-rm", "sh", "-ec", script, "sh", &bytes];
+        let args = ["app", "start", "-d", "--address", "127.0.0.1:0"];
+        Site::of(&run(&mut self.wrapped(&before, &[&args[..], more].concat())).ok())
+    }
+
     /// Gives the directory to a user that nobody else is, and commands that run as that user: a limit of threads counts
     /// all that a user has.
     pub fn as_new_user(&self) -> impl Fn() -> Command + use<> {
