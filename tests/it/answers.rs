@@ -361,3 +361,40 @@ fn readers_that_stop_or_drip_are_closed_whatever_they_read() {
         assert!(wire.rest().0.len() < 30_000_000);
     }
 }
+
+/// Whether a client moves is asked of the kernel each time that it takes more; what it has been given meanwhile must not
+/// hide what it took.
+#[test]
+fn readers_that_are_slow_but_steady_get_everything() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "app.io_timeout=3"]);
+    place.write("f", pattern(30_000_000));
+    let mut readers = LONG.map(|target| {
+        let mut wire = site.connect();
+        wire.send(get(target));
+        (target, wire, 0)
+    });
+    // Quickly at first, by which the kernel learns to keep much for it.
+    for (_, wire, count) in &mut readers {
+        while *count < 8_000_000 {
+            *count += wire.sip(1_000_000).expect("it has just begun");
+        }
+    }
+    for _ in 0..3 {
+        // So much at a time that the other side is told of the room.
+        holds_for(1800, "", || true);
+        for (target, wire, count) in &mut readers {
+            let more = wire.sip(2_000_000).unwrap_or(0);
+            assert!(more > 0, "{target} ends after {count} bytes");
+            *count += more;
+        }
+    }
+    for (target, wire, count) in &mut readers {
+        while *count < 30_000_000 {
+            let more = wire.sip(3_000_000).unwrap_or(0);
+            assert!(more > 0, "{target} ends after {count} bytes");
+            *count += more;
+        }
+    }
+    assert_eq!(place.fact("too_slow"), "0");
+}

@@ -404,3 +404,65 @@ fn connections_that_are_answered_and_about_to_go_make_room_at_once() {
         assert!(took < Duration::from_millis(1500), "{took:?}");
     }
 }
+
+#[test]
+fn silent_connections_make_room_after_a_second() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "app.max_connections=4"]);
+    let mut silent: Vec<Wire> = (0..4).map(|_| site.connect()).collect();
+    wait_until(10, "they are accepted", || place.count("connections") == 4);
+    let begun = Instant::now();
+    let mut new = site.connect();
+    new.send(get("/hello"));
+    assert_eq!(new.answer().text(), "Hello, World!");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    // The one who came first, and only that one.
+    assert!(silent.remove(0).is_closed());
+    assert!(silent.iter_mut().all(Wire::is_quiet));
+    for wire in &mut silent {
+        assert_eq!(wire.get("/hello").status, 200);
+    }
+}
+
+#[test]
+fn connections_whose_last_answer_is_out_make_room_at_once() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "app.max_connections=3"]);
+    let mut busy = place.hold(&site, "a");
+    let mut closing: Vec<Wire> = (0..2).map(|_| site.connect()).collect();
+    for wire in &mut closing {
+        wire.send("GET /hello HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        assert_eq!(wire.answer().status, 200);
+    }
+    let begun = Instant::now();
+    assert_eq!(site.get("/hello").text(), "Hello, World!");
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    place.release("a");
+    assert_eq!(busy.answer().text(), "held\n");
+}
+
+/// Whatever its client does next, or does not.
+#[test]
+fn a_handler_that_took_long_is_said_to_be_done_when_it_is() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "app.handler_warn=1"]);
+    let mut held = place.hold(&site, "a");
+    place.wait_for_log("a handler has been at GET /hold for 1 s");
+    place.release("a");
+    assert_eq!(held.answer().text(), "held\n");
+    place.wait_for_log("the handler at GET /hold is done after ");
+    assert!(held.is_quiet());
+}
+
+/// The last byte of an answer may be there before its handler has put down the pen.
+#[test]
+fn without_a_queue_one_client_never_meets_itself() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "app.threads=1", "--set", "app.queue=0"]);
+    let mut wires = [site.connect(), site.connect()];
+    for round in 0..1000 {
+        assert_eq!(wires[round % 2].get("/hello").status, 200, "{round}");
+    }
+}

@@ -6,6 +6,7 @@ use crate::support::{
     post_chunked, wait_until, worker,
 };
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of every long answer: more than the kernel takes for a client that does not read.
 const LONG: usize = 30_000_000;
@@ -202,6 +203,10 @@ fn a_restart_finishes_requests_of_every_kind_and_closes_none_that_waits() {
     let said = restart.end(20).ok();
     hammer.end();
     assert!(said.ends_with(" 0 cut\n"), "{said}");
+    let finished = said.split(" at the switch, ").nth(1).unwrap_or_default();
+    let finished: u64 = finished.split(' ').next().unwrap().parse().unwrap();
+    // One of the load's clients may have been in flight as well.
+    assert!(finished >= Kinds::REQUESTS, "{said}");
     assert!(!is_alive(old));
     // Each connection goes on as if nothing had happened.
     let Kinds {
@@ -271,4 +276,42 @@ fn what_a_stop_or_a_restart_cuts_is_named_whatever_its_kind() {
             }
         }
     }
+}
+
+/// What a handler has received behind its body is the next request, which must not stay behind when the connection goes
+/// to the new worker.
+#[test]
+fn what_is_pipelined_behind_a_long_body_survives_restarts() {
+    let place = Place::demo();
+    let site = place.start(&[]);
+    let mut text = post_chunked("/count", &pattern(300_000), 300_000);
+    text.extend(get("/hello").into_bytes());
+    let over = AtomicBool::new(false);
+    let pairs: usize = std::thread::scope(|scope| {
+        let client = || {
+            let (mut wire, mut pairs) = (site.connect(), 0);
+            while !over.load(Ordering::SeqCst) {
+                wire.send(&text);
+                assert_eq!(wire.answer().text(), "300000\n");
+                assert_eq!(wire.answer().text(), "Hello, World!", "after {pairs}");
+                pairs += 1;
+            }
+            pairs
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+        for _ in 0..60 {
+            let restarted = place.app(&["restart"]);
+            let is_over = clients.iter().any(|client| client.is_finished());
+            if restarted.code != Some(0) || is_over {
+                break;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .sum()
+    });
+    println!("{pairs} pairs of requests");
+    assert!(pairs > 0);
 }
