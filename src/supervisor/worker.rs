@@ -15,7 +15,7 @@ use crate::signals::SelfPipe;
 use crate::sys::fd::{self, Wait};
 use crate::sys::process::{self, Pid, exit_now};
 use crate::sys::signal::{self, Signal};
-use crate::sys::title;
+use crate::sys::{memory, title};
 use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -164,6 +164,7 @@ fn boot(
         boot()?;
         signal::block_all();
     }
+    memory::return_what_is_large();
     // With every signal blocked here, the threads started below have them blocked too.
     let exchange = Arc::new(
         Exchange::new(slot, settings.threads).map_err(text("cannot make an epoll instance"))?,

@@ -68,6 +68,16 @@ fn map(fd: OwnedFd) -> io::Result<(OwnedFd, Region)> {
     Ok((fd, unsafe { &*address.cast::<[AtomicU64; WORDS]>() }))
 }
 
+/// Has what is large come from the kernel, and go back there as soon as it is freed, `mallopt(3)`. The GNU library would
+/// otherwise keep what its many threads have freed; others do not.
+pub fn return_what_is_large() {
+    // SAFETY: takes two numbers, and concerns allocations that are yet to be made.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024)
+    };
+}
+
 /// Gives memory that was freed back to the kernel, `malloc_trim(3)`. Only the GNU library keeps so much that it is
 /// worth asking for.
 pub fn trim() {

@@ -301,15 +301,6 @@ fn a_burst_of_refusals_is_one_line_in_the_log() {
     }
 }
 
-/// The worker sees a machine, or a container, of 64 MB: a quarter of it is what clients may make it keep.
-const SMALL: [&str; 5] = [
-    "unshare",
-    "-rm",
-    "sh",
-    "-ec",
-    r#"mount -t tmpfs none /sys/fs/cgroup; echo 67108864 >/sys/fs/cgroup/memory.max; exec "$0" "$@""#,
-];
-
 /// The most memory that a process ever had in use, in kilobytes.
 fn peak(pid: u32) -> u64 {
     let text = status(pid, "VmHWM");
@@ -322,13 +313,8 @@ fn unread_answers_and_unfinished_requests_fill_no_memory() {
         return;
     }
     let place = Place::demo();
-    let args = ["app", "start", "-d", "--address", "127.0.0.1:0"];
     let sets = ["--set", "app.threads=4", "--set", "app.max_header=65536"];
-    let command = [&args[..], &sets].concat();
-    let mut command = place.wrapped(&SMALL, &command);
-    // What the C library keeps of freed memory, for each thread, is not what is measured: mallopt(3).
-    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
-    let site = Site::of(&run(&mut command).ok());
+    let site = place.start_with_memory(64 << 20, &sets);
     let worker = site.worker();
     assert_eq!(site.get("/hello").status, 200);
     let before = peak(worker);

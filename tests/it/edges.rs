@@ -4,12 +4,9 @@
 use crate::look::has_namespaces;
 use crate::strangers::kilobytes;
 use crate::stream_faults::{break_stream, may_trace};
-use crate::support::{
-    Place, Site, Wire, freeze, get, has, holds_for, post, run, signal, skip, wait_until,
-};
+use crate::support::{Place, Site, Wire, freeze, get, holds_for, post, signal, wait_until};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Between two requests of a batch a connection has nothing to read and no handler, and is not idle all the same.

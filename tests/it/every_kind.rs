@@ -115,7 +115,14 @@ impl Kinds {
     }
 }
 
-const SETS: [&str; 4] = ["--set", "app.threads=4", "--set", "app.close_wait=60"];
+const SETS: [&str; 6] = [
+    "--set",
+    "app.threads=4",
+    "--set",
+    "app.close_wait=60",
+    "--set",
+    "app.io_timeout=300",
+];
 
 #[test]
 fn a_stop_finishes_requests_of_every_kind() {
