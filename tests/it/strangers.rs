@@ -81,12 +81,11 @@ impl Besieged {
         });
         let handlers = handlers(self.worker);
         assert!(handlers <= THREADS, "{handlers} handler threads");
-        let others = threads(self.worker).len() - handlers;
-        assert!(
-            others <= self.threads,
-            "{others} instead of {}",
-            self.threads
-        );
+        // A thread that has just started has yet to take its own name.
+        wait_until(10, "no thread is left over", || {
+            let handlers = crate::strangers::handlers(self.worker);
+            threads(self.worker).len() - handlers <= self.threads
+        });
         let grown = kilobytes(self.worker, "VmHWM") - self.peak;
         assert!(grown < most_kilobytes, "it grew by {grown} kB");
         let log = self.place.log();
