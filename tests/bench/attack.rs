@@ -82,7 +82,7 @@ impl Mode {
             Self::Ranges => ("-R -t HEAD -a 10 -b 3000", path),
             Self::SlowRead => (
                 "-X -w 512 -y 1024 -n 5 -z 32 -k 3",
-                contender.download(SLOW_READ),
+                contender.file(SLOW_READ),
             ),
         }
     }
@@ -108,10 +108,10 @@ pub fn run(hade: Option<&Path>, wish: &Wish) -> Result<(), String> {
         println!("attack: skipped: needs slowhttptest");
         return Ok(());
     };
-    let nice = servers::find("nice").ok_or("cannot find nice")?;
+    let chrt = servers::find("chrt").ok_or("cannot find chrt")?;
     let seconds = Duration::from_secs;
     let plan = Plan {
-        programs: [nice, slow],
+        programs: [chrt, slow],
         connections: if wish.quick { [200, 0] } else { [1000, 5000] },
         before: seconds(if wish.quick { 3 } else { 10 }),
         during: seconds(if wish.quick { 10 } else { 60 }),
@@ -120,7 +120,7 @@ pub fn run(hade: Option<&Path>, wish: &Wish) -> Result<(), String> {
     let root = Root::new(contenders.iter().filter_map(Contender::server))?;
     println!(
         "one run each: {} s without, {} s with the attack, which begins anew whenever the server has closed all of its\n\
-         connections, at nice 10 so that it does not take the processor from what is measured; 200 paced requests per\n\
+         connections, and has the processor when nobody else wants it, as if it came from elsewhere; 200 paced requests per\n\
          second from {PAIRS} clients that keep their connection and {PAIRS} with fresh ones",
         plan.before.as_secs(),
         plan.during.as_secs()
@@ -287,7 +287,7 @@ impl Plan {
                 }
                 let left = self.during.saturating_sub(begun.elapsed());
                 let mut command = Command::new(&self.programs[0]);
-                command.args(["-n", "10"]).arg(&self.programs[1]);
+                command.args(["--idle", "0"]).arg(&self.programs[1]);
                 command.args(["-c", &(connections / count).to_string()]);
                 command.args(["-r", &(connections / count / RISE).to_string()]);
                 command.args(["-l", &(left.as_secs() + 1).to_string()]);

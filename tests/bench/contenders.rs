@@ -57,6 +57,14 @@ impl Contender {
         }
     }
 
+    /// The same as a file, where the server has files.
+    pub fn file(&self, size: usize) -> String {
+        match self {
+            Self::Server(server) => server.file(size),
+            Self::Tiny => self.download(size),
+        }
+    }
+
     /// Starts it; the settings are hade's.
     pub fn start(&self, root: &Path, settings: &[&str]) -> Result<Running<'_>, String> {
         let started = match self {

@@ -419,7 +419,7 @@ impl<'a> Site<'a> {
             false => String::new(),
         };
         let text = match self.server.kind {
-            Kind::Hade | Kind::Demo => return Ok(()),
+            Kind::Hade | Kind::Demo => return self.write_files(),
             Kind::Lighttpd => format!(
                 "server.document-root = \"{dir}/www\"\n\
                  server.bind = \"127.0.0.1\"\n\
@@ -472,6 +472,10 @@ impl<'a> Site<'a> {
         if script(self.server.kind).is_some() {
             return fs::write(self.dir.join("config.ru"), RACK);
         }
+        self.write_files()
+    }
+
+    fn write_files(&self) -> std::io::Result<()> {
         fs::create_dir(self.dir.join("www"))?;
         fs::write(self.dir.join("www/hello.txt"), "Hello, World!")?;
         for size in DOWNLOADS.into_iter().chain([SLOW_READ]) {
@@ -503,6 +507,14 @@ impl Server {
         match self.kind {
             Kind::Hade | Kind::Demo => format!("/bytes?n={size}"),
             _ => format!("/{size}"),
+        }
+    }
+
+    /// The same as a file, of those under `www`.
+    pub fn file(&self, size: usize) -> String {
+        match self.kind {
+            Kind::Demo => format!("/file?name=www/{size}"),
+            _ => self.download(size),
         }
     }
 
