@@ -49,6 +49,17 @@ struct Wrong {
 }
 
 impl Address {
+    /// The port, if it has one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Address::Any { port } | Address::Localhost { port } | Address::Name { port, .. } => {
+                Some(*port)
+            }
+            Address::Ip(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        }
+    }
+
     /// Reads an address as a person writes it.
     ///
     /// # Errors
@@ -76,13 +87,44 @@ impl Address {
     /// The current directory has been removed or cannot be read.
     pub fn absolute(self) -> io::Result<Address> {
         match self {
-            Address::Unix(path) => std::path::absolute(path).map(Address::Unix),
+            Address::Unix(path) => crate::place::absolute(&path).map(Address::Unix),
             other => Ok(other),
         }
     }
 }
 
 impl Address {
+    /// Whether it is the same place, if written in another way. Of addresses with port 0 each is another one.
+    pub fn is_same(&self, other: &Address) -> bool {
+        let plain = |address: &Address| match address {
+            Address::Localhost { port } => Address::Ip((Ipv4Addr::LOCALHOST, *port).into()),
+            // One path has many names; its directory has one identity.
+            Address::Unix(path) => {
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+                match (parent, path.file_name()) {
+                    (Ok(parent), Some(name)) => Address::Unix(parent.join(name)),
+                    _ => address.clone(),
+                }
+            }
+            other => other.clone(),
+        };
+        self == other || !self.is_any_port() && plain(self) == plain(other)
+    }
+
+    /// Whether the kernel is to choose a free port.
+    pub fn is_any_port(&self) -> bool {
+        match self {
+            Address::Any { port } | Address::Localhost { port } | Address::Name { port, .. } => {
+                *port == 0
+            }
+            Address::Ip(ip) => ip.port() == 0,
+            Address::Unix(_) => false,
+        }
+    }
+
     /// The same address, with the path of a socket as it is seen from the base directory.
     pub fn within(self, base: &Path) -> Address {
         match self {

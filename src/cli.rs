@@ -2,12 +2,15 @@
 //! into the form it knows, and what it says into one clear line with the usage below it.
 #![forbid(unsafe_code)]
 
+mod help;
+
 use std::ffi::OsString;
 
 use argh::{FromArgs, SubCommands};
 
 use crate::error::{Error, Result};
-use crate::settings::{Overrides, Settings, nearest};
+use crate::settings::{Overrides, Settings};
+use crate::spelling::nearest;
 
 /// A value, or the line that says what is wrong with the words.
 type Read<T> = std::result::Result<T, String>;
@@ -59,10 +62,26 @@ pub enum Parsed {
     Run(Cli),
     /// A text for stdout, ending in a newline; exit status 0.
     Help(String),
+    /// The version is asked for.
+    Version,
 }
 
+/// For commands that find what runs by its directory.
+const NO_ADDRESS: &str =
+    "no address is needed here: what runs is found by its directory, --base-dir or the current one";
+
+/// What other programs call it.
+const ADDRESS_ELSEWHERE: [&str; 7] = ["--port", "-p", "--listen", "-l", "--bind", "-b", "--host"];
+
 const HELP: [&str; 3] = ["-h", "--help", "help"];
-const VALUED: [&str; 5] = ["--address", "--base-dir", "--config", "--set", "--ready-fd"];
+const VALUED: [&str; 6] = [
+    "--address",
+    "--base-dir",
+    "--config",
+    "--set",
+    "--ready-fd",
+    "--root",
+];
 const SWITCHES: [&str; 5] = ["--daemon", "--force", "--cold", "--json", "--probe"];
 
 #[derive(FromArgs)]
@@ -115,10 +134,6 @@ macro_rules! command {
         $(#[$($about)*])*
         struct $name {
             $($own)*
-            /// where to listen, as ":8888", "localhost:8080" or "unix:run/http.sock"
-            /// (environment ADDRESS)
-            #[argh(option, arg_name = "address")]
-            address: Option<String>,
             /// directory that relative paths start from, the current one by default
             /// (environment APP_BASE_DIR)
             #[argh(option, arg_name = "dir")]
@@ -133,15 +148,38 @@ macro_rules! command {
 
         impl $name {
             fn overrides(self) -> Read<Overrides> {
-                let $name { address, base_dir, config, set, .. } = self;
+                let $name { base_dir, config, set, .. } = self;
                 let set = set.iter().map(|text| pair(text)).collect::<Read<_>>()?;
-                Ok(Overrides { base_dir, config, address, set })
+                Ok(Overrides { base_dir, config, address: None, set })
             }
         }
     };
 }
 
-command! {
+/// One that has to do with where to listen. The others find what runs by its directory.
+macro_rules! listening_command {
+    ($(#[$($about:tt)*])* struct $name:ident { $($own:tt)* }) => {
+        command! {
+            $(#[$($about)*])*
+            struct $name {
+                $($own)*
+                /// where to listen, as ":8888", "localhost:8080" or "unix:run/http.sock"
+                /// (environment ADDRESS)
+                #[argh(option, arg_name = "where")]
+                address: Option<String>,
+            }
+        }
+
+        impl $name {
+            fn with_address(mut self) -> Read<Overrides> {
+                let address = self.address.take();
+                Ok(Overrides { address, ..self.overrides()? })
+            }
+        }
+    };
+}
+
+listening_command! {
     /// start serving, in the foreground unless told otherwise
     #[argh(subcommand, name = "start", help_triggers("-h", "--help", "help"))]
     struct Start {
@@ -149,8 +187,11 @@ command! {
         #[argh(switch, short = 'd')]
         daemon: bool,
         /// write a newline to this descriptor, 3 or above, once it is ready
-        #[argh(option, arg_name = "number")]
+        #[argh(option, arg_name = "fd")]
         ready_fd: Option<String>,
+        /// directory whose files are served (environment APP_ROOT)
+        #[argh(option, arg_name = "dir")]
+        root: Option<String>,
     }
 }
 
@@ -177,7 +218,7 @@ command! {
     }
 }
 
-command! {
+listening_command! {
     /// replace it by a new generation without losing a request; start it in
     /// the background if it is not running
     #[argh(subcommand, name = "restart", help_triggers("-h", "--help", "help"))]
@@ -185,13 +226,20 @@ command! {
         /// stop it, then start it
         #[argh(switch)]
         cold: bool,
+        /// directory whose files are served (environment APP_ROOT)
+        #[argh(option, arg_name = "dir")]
+        root: Option<String>,
     }
 }
 
-command! {
+listening_command! {
     /// try the settings without touching what is running
     #[argh(subcommand, name = "check", help_triggers("-h", "--help", "help"))]
-    struct Check {}
+    struct Check {
+        /// directory whose files are served (environment APP_ROOT)
+        #[argh(option, arg_name = "dir")]
+        root: Option<String>,
+    }
 }
 
 /// Reads the words behind the program's name.
@@ -211,19 +259,18 @@ fn understand(program: &str, words: &Words) -> Read<Parsed> {
     let list: Vec<&str> = words.list.iter().map(String::as_str).collect();
     let top = match Program::from_args(&[program], &list) {
         Ok(top) => top,
-        Err(exit) if exit.status.is_ok() => return Ok(Parsed::Help(full_help(exit.output))),
         Err(exit) => {
-            let help = help(program, &words.list);
+            let (command, help) = help(program, &words.list);
             // "app start --help --daemon": argh minds the order, people do not.
-            if exit.output.starts_with("Trailing arguments") {
-                return Ok(Parsed::Help(full_help(help)));
+            if exit.status.is_ok() || exit.output.starts_with("Trailing arguments") {
+                let text = help::complete(program, command, &help);
+                return Ok(Parsed::Help(text));
             }
             return Err(reworded(&exit.output, &help));
         }
     };
     if top.version {
-        let version = env!("CARGO_PKG_VERSION");
-        return Ok(Parsed::Help(format!("{program} {version}\n")));
+        return Ok(Parsed::Version);
     }
     let action = top.group.and_then(|Group::App(app)| app.action);
     let is_on = |switch| !words.off.contains(&switch);
@@ -235,7 +282,7 @@ fn understand(program: &str, words: &Words) -> Read<Parsed> {
                     daemon,
                     ready_fd: it.ready_fd.as_deref().map(descriptor).transpose()?,
                 },
-                it.overrides(),
+                rooted(it.root.clone(), it.with_address()),
             )
         }
         Action::State(it) => {
@@ -249,12 +296,26 @@ fn understand(program: &str, words: &Words) -> Read<Parsed> {
         }
         Action::Restart(it) => {
             let cold = it.cold && is_on("--cold");
-            (Command::Restart { cold }, it.overrides())
+            let root = it.root.clone();
+            (Command::Restart { cold }, rooted(root, it.with_address()))
         }
-        Action::Check(it) => (Command::Check, it.overrides()),
+        Action::Check(it) => (Command::Check, rooted(it.root.clone(), it.with_address())),
     };
     let overrides = overrides?;
+    let looks_for_it = matches!(command, Command::State { .. } | Command::Stop { .. });
+    if looks_for_it && overrides.names_address() {
+        return Err(NO_ADDRESS.to_owned());
+    }
     Ok(Parsed::Run(Cli { command, overrides }))
+}
+
+/// `--root` is the flag of a setting, and wins over one among `--set`.
+fn rooted(root: Option<String>, overrides: Read<Overrides>) -> Read<Overrides> {
+    let mut overrides = overrides?;
+    overrides
+        .set
+        .extend(root.map(|root| ("app.root".to_owned(), root)));
+    Ok(overrides)
 }
 
 /// A descriptor's number; the standard three are taken.
@@ -331,31 +392,28 @@ fn pair(text: &str) -> Read<(String, String)> {
     }
 }
 
-/// argh's help for the command that the words have come to.
-fn help(program: &str, words: &[String]) -> String {
+/// The last of the commands that the words have come to, and argh's help for it.
+fn help<'a>(program: &str, words: &'a [String]) -> (&'a str, String) {
     let words = words.iter().map(String::as_str);
     let words = words.filter(|word| !HELP.contains(word));
     let words = words.take_while(|word| !word.starts_with('-'));
     let mut path: Vec<&str> = words.take(2).collect();
+    let of = |path: &[&str]| {
+        let asked = [path, &["--help"]].concat();
+        let exit = Program::from_args(&[program], &asked).err()?;
+        exit.status.is_ok().then_some(exit.output)
+    };
     loop {
-        let asked = [&path[..], &["--help"]].concat();
-        match Program::from_args(&[program], &asked) {
-            Err(exit) if exit.status.is_ok() => return exit.output,
-            _ if path.pop().is_none() => return String::new(),
-            _ => {}
+        match of(&path) {
+            Some(top) if path.is_empty() => {
+                let group = of(&["app"]).unwrap_or_default();
+                return ("", help::with_commands(&top, &group));
+            }
+            Some(text) => return (path[path.len() - 1], help::name_values(&text)),
+            None if path.pop().is_none() => return ("", String::new()),
+            None => {}
         }
     }
-}
-
-/// `start` is where people look for what can be set.
-fn full_help(mut help: String) -> String {
-    if help.contains("--daemon") {
-        help += "\nSettings, for --set KEY=VALUE and the settings file:\n";
-        help += &Settings::help();
-        help += "In the environment app.close_wait is APP_CLOSE_WAIT and so on; ";
-        help += "app.address is ADDRESS.\n";
-    }
-    help
 }
 
 /// One clear line for what argh does not like.
@@ -378,6 +436,13 @@ fn reworded(output: &str, help: &str) -> String {
 
 fn unrecognized(word: &str, help: &str) -> String {
     let is_group = help.contains("\nCommands:");
+    let has_address = help.contains("--address");
+    if ADDRESS_ELSEWHERE.contains(&word) && has_address {
+        return format!("unknown option {word:?}; did you mean \"--address :PORT\"?");
+    }
+    if word == "--address" && !is_group {
+        return NO_ADDRESS.to_owned();
+    }
     let is_option = word.starts_with('-');
     if !is_option && !is_group {
         return format!("unexpected argument {word:?}");
@@ -410,7 +475,7 @@ fn unrecognized(word: &str, help: &str) -> String {
 
 /// The line, and below it what the help says on usage and commands.
 fn refusal(program: &str, words: &[String], line: &str) -> Error {
-    let help = help(program, words);
+    let (_, help) = help(program, words);
     let is_wanted = |part: &&str| part.starts_with("Usage:") || part.starts_with("Commands:");
     let parts = help.split("\n\n").filter(is_wanted).map(str::trim_end);
     let text: Vec<&str> = std::iter::once(line).chain(parts).collect();
@@ -506,6 +571,15 @@ mod tests {
             ],
         };
         for command in Action::COMMANDS {
+            if ["state", "stop"].contains(&command.name) {
+                let without = Overrides {
+                    address: None,
+                    ..expected.clone()
+                };
+                let options = "--base-dir /srv --config a=b --set x=y=z --set app.log_file=";
+                assert_eq!(run(&format!("app {} {options}", command.name)).1, without);
+                continue;
+            }
             for options in [
                 "--address :80 --base-dir /srv --config a=b --set x=y=z --set app.log_file=",
                 "--address=:80 --base-dir=/srv --config=a=b --set=x=y=z --set=app.log_file=",
@@ -529,10 +603,10 @@ mod tests {
     #[test]
     fn refusals_are_one_clear_line_and_the_usage() {
         const START: &str =
-            "Usage: hade app start [-d] [--ready-fd <number>] [--address <address>]";
+            "Usage: hade app start [-d] [--ready-fd <fd>] [--root <dir>] [--address <where>]";
         const STOP: &str = "Usage: hade app stop [--force]";
         const GROUP: &str = "Usage: hade app <command> [<options>]\nCommands:\n  start  ";
-        const TOP: &str = "Usage: hade app <command> [<options>]\nCommands:\n  app  ";
+        const TOP: &str = GROUP;
         let cases = r#"
             TOP: => no command given
             TOP: foo => unknown command "foo"
@@ -549,6 +623,9 @@ mod tests {
             START: app start --=x => unknown option "--=x"
             START: app start -dx => unknown option "-dx"
             START: app start --deamon => unknown option "--deamon"; did you mean "--daemon"?
+            START: app start --port=80 => unknown option "--port"; did you mean "--address :PORT"?
+            START: app start -p 80 => unknown option "-p"; did you mean "--address :PORT"?
+            STOP: app stop --port 80 => unknown option "--port"
             START: app start --threads=5 => unknown option "--threads"; did you mean "--set threads=VALUE"?
             START: app start --daemon=maybe => --daemon "maybe": expected true or false
             START: app start -d= => -d "": expected true or false
@@ -557,6 +634,9 @@ mod tests {
             STOP: app stop --config => option "--config" needs a value
             STOP: app stop --config a --config b => option "--config" given twice
             STOP: app stop --daemon=false => unknown option "--daemon"
+            STOP: app stop --address :80 => no address is needed here: what runs is found by its directory, --base-dir or the current one
+            STOP: app stop --address=:80 => no address is needed here: what runs is found by its directory, --base-dir or the current one
+            STOP: app stop --set address=:80 => no address is needed here: what runs is found by its directory, --base-dir or the current one
             STOP: app stop -- foo => unexpected argument "foo"
         "#;
         for row in cases.trim().lines() {
@@ -606,9 +686,29 @@ mod tests {
                 assert_eq!(text.contains("app.close_wait"), line.contains("start"));
             }
         }
-        let version = format!("hade {}\n", env!("CARGO_PKG_VERSION"));
+        for command in Action::COMMANDS {
+            let text = help(&format!("app {} --help", command.name));
+            let has_settings = ["start", "restart", "check"].contains(&command.name);
+            assert_eq!(text.contains("app.close_wait"), has_settings, "{text}");
+            let example = format!("\nExamples:\n  hade app {} ", command.name);
+            assert!(text.contains(&example), "{text}");
+            assert!(text.contains("\nExit status:\n  0     "), "{text}");
+            assert!(text.contains("\n  --set <key=value> any other"), "{text}");
+            assert!(text.contains("\n  --base-dir <dir>  directory"), "{text}");
+            let where_to = "\n  --address <where> where to listen";
+            assert_eq!(text.contains(where_to), has_settings, "{text}");
+            let whole = help("--help");
+            assert!(
+                whole.contains(&format!(
+                    "\n  {:<18}{}",
+                    command.name,
+                    &command.description[..20]
+                )),
+                "{whole}"
+            );
+        }
         for line in ["--version", "-V", "--version app start"] {
-            assert_eq!(help(line), version);
+            assert_eq!(parse("hade", words(line)), Ok(Parsed::Version));
         }
     }
 }

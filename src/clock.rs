@@ -1,8 +1,21 @@
-//! The calendar: RFC 3339 for the log, IMF-fixdate (RFC 9110 §5.6.7) for HTTP. UTC, no leap seconds, as `time(2)`.
+//! The calendar: RFC 3339 for the log, IMF-fixdate (RFC 9110 §5.6.7) for HTTP. UTC, no leap seconds, as `time(2)`. And
+//! the clock for how long something has lasted: the calendar is set, now and then by decades.
 #![forbid(unsafe_code)]
 
+pub use crate::sys::clock::boottime;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long ago this was by [`boottime`]; nothing, where it is yet to come.
+pub fn since(boottime_then: Duration) -> Duration {
+    boottime().saturating_sub(boottime_then)
+}
+
+/// When something of [`boottime`] was, by the calendar as it is set now: since the start of 1970.
+pub fn calendar(boottime_then: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().saturating_sub(since(boottime_then))
+}
 
 /// A moment in the calendar of UTC.
 pub struct Utc {
@@ -61,12 +74,16 @@ impl Utc {
         self.millis
     }
 
+    /// `06/Nov/1994:08:49:37 +0000`, as the access logs of web servers have it.
+    pub fn common(&self) -> String {
+        let (hour, minute, second) = self.time();
+        let (day, month, year) = (self.day, MONTHS[self.month as usize - 1], self.year);
+        format!("{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+    }
+
     /// `Sun, 06 Nov 1994 08:49:37 GMT`.
     pub fn http(&self) -> String {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
         let (hour, minute, second) = self.time();
         let (day, month) = (DAYS[self.weekday], MONTHS[self.month as usize - 1]);
         format!(
@@ -75,6 +92,10 @@ impl Utc {
         )
     }
 }
+
+pub(crate) const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// `1994-11-06T08:49:37.000Z`.
 impl fmt::Display for Utc {

@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::readiness::{self, Reporter, Waiter};
+use crate::stdio;
+use crate::sys::fd::{self, Standard};
 use crate::sys::process::{self, Forked, Pid};
-use crate::sys::{fd, signal};
-use std::fs::{File, OpenOptions};
+use crate::sys::{inherited, signal};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
@@ -16,7 +17,7 @@ const UMASK: u32 = 0o027;
 pub enum Side {
     /// The caller's, which waits for the other's word.
     Launcher(Waiter, Pid),
-    /// The background one. Standard output and error are still the caller's: see [`redirect`].
+    /// The background one. Standard output and error are still the caller's: see [`crate::stdio::redirect`].
     Daemon(Reporter),
 }
 
@@ -30,21 +31,12 @@ pub fn detach() -> io::Result<Side> {
         Forked::Child => {
             drop(waiter);
             signal::reset_all();
-            fd::close_inherited();
+            inherited::close_unclaimed();
             process::umask(UMASK);
             // The forked child leads no group yet, which is the one thing that setsid(2) asks for.
             process::setsid()?;
-            let null = File::open("/dev/null")?;
-            fd::dup2(null.as_fd(), 0)?;
+            fd::redirect(Standard::Input, stdio::nothing()?.as_fd())?;
             Ok(Side::Daemon(reporter))
         }
     }
-}
-
-/// Gives standard output and error to the log, or to /dev/null without one.
-pub fn redirect(log: Option<&File>) -> io::Result<()> {
-    let null = OpenOptions::new().write(true).open("/dev/null")?;
-    let to = log.unwrap_or(&null);
-    fd::dup2(to.as_fd(), 1)?;
-    fd::dup2(to.as_fd(), 2)
 }

@@ -14,7 +14,7 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// `state`: not running.
     pub const NOT_RUNNING: u8 = 3;
-    /// `state`: cannot tell, for want of permission or of an answer.
+    /// `state`: cannot tell, for want of permission or of an answer. All commands: in a container with no place to meet.
     pub const UNKNOWN: u8 = 4;
 }
 

@@ -3,7 +3,9 @@
 
 use crate::address::Address;
 use crate::error::{Error, Result};
+use crate::sys::process::Pid;
 use crate::sys::{Errno, is_errno, socket};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,9 +17,20 @@ const BACKLOG: i32 = 1024;
 /// The mode of a Unix socket: whoever may pass its directory and is in its group may connect.
 const UNIX_MODE: u32 = 0o660;
 
-/// A bound socket that listens.
+/// How an address is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Try {
+    /// One that no interface has yet will do: at a boot the service may be up before the network is.
+    Absent,
+    /// It must be there: a restart does not leave an address that works for one that may never come.
+    Plain,
+    /// Beside a socket of this process with the same port.
+    Shared,
+}
+
+/// A bound socket that listens, until [`Listener::close`].
 pub struct Listener {
-    fd: OwnedFd,
+    fd: Option<OwnedFd>,
     /// As asked for; `None` for a socket that was passed in.
     address: Option<Address>,
     local: Option<SocketAddr>,
@@ -26,10 +39,63 @@ pub struct Listener {
 impl Listener {
     /// Binds; the error names the address, the reason and the way out.
     pub fn bind(address: &Address) -> Result<Listener> {
-        let fd = open(address).map_err(|error| refused(address, &error))?;
+        let fd = open(address, Try::Absent).map_err(|error| refused(address, &error))?;
+        Listener::of(fd, address)
+    }
+
+    /// Binds another address while this one is served, for a restart. `None` when it is this very one, written in
+    /// another way, unless it is the path of a Unix socket that does not lead here any more. Two addresses may share their port, as `:80` and `127.0.0.1:80` do: both are bound then, and the new
+    /// one listens when its first worker serves, see [`listen`]. It would take connections of the old one before.
+    /// [`Listener::keep_port`] ends that.
+    pub fn bind_beside(&self, address: &Address) -> Result<Option<Listener>> {
+        let is_same = |own: &Address| own.is_same(address);
+        if self.address.as_ref().is_some_and(is_same) && self.is_found() {
+            return Ok(None);
+        }
+        // Its words would cost a look at every socket there is, and may not be needed.
+        let error = match open(address, Try::Plain) {
+            Err(error) => error,
+            Ok(fd) => return Listener::of(fd, address).map(Some),
+        };
+        // It may be hade's own socket that is in the way.
+        let share = |listener: &Listener, on| {
+            let fd = listener.fd.as_ref().filter(|_| listener.local.is_some());
+            fd.is_some_and(|fd| socket::share_port(fd.as_fd(), on).is_ok())
+        };
+        if !share(self, true) {
+            return Err(refused(address, &error));
+        }
+        let new = open(address, Try::Shared).map_err(|_| refused(address, &error));
+        if new.is_err() {
+            self.keep_port();
+        }
+        new.and_then(|fd| Listener::of(fd, address)).map(Some)
+    }
+
+    /// Whether its address leads here. The file of a Unix socket may have been removed, or the base directory be another
+    /// one by now.
+    fn is_found(&self) -> bool {
+        let Some(path) = self.path() else {
+            return true;
+        };
+        match socket::connect_unix(&path) {
+            Ok(fd) => socket::peer(fd.as_fd()).is_ok_and(|(pid, _)| pid == Some(Pid::own())),
+            // Its queue is full: somebody listens there.
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// The port is nobody else's any more. (The kernel goes on to let programs of the same user share it that ask for
+    /// that, until all its sockets are closed.)
+    pub fn keep_port(&self) {
+        let fd = self.fd.as_ref().filter(|_| self.local.is_some());
+        let _ = fd.map(|fd| socket::share_port(fd.as_fd(), false));
+    }
+
+    fn of(fd: OwnedFd, address: &Address) -> Result<Listener> {
         let local = socket::local_ip(fd.as_fd()).map_err(|error| refused(address, &error))?;
         Ok(Listener {
-            fd,
+            fd: Some(fd),
             address: Some(address.clone()),
             local,
         })
@@ -47,7 +113,40 @@ impl Listener {
         let local = socket::local_ip(fd.as_fd()).map_err(wrong)?;
         // Whoever made it may have left it blocking; workers that race for a connection must not wait for the next.
         socket::set_nonblocking(fd.as_fd()).map_err(wrong)?;
-        Ok(Listener { fd, address, local })
+        Ok(Listener {
+            fd: Some(fd),
+            address,
+            local,
+        })
+    }
+
+    /// One that should have come through an exec and did not: nobody new can listen until it is bound again.
+    pub fn lost(address: Option<Address>) -> Listener {
+        Listener {
+            fd: None,
+            address,
+            local: None,
+        }
+    }
+
+    /// Binds one that was lost, once nobody else holds its address any more.
+    pub fn bind_again(&mut self) -> io::Result<()> {
+        if self.fd.is_some() {
+            return Ok(());
+        }
+        let lost = "the listener did not come through the restart";
+        let again = match &self.address {
+            // Of those with port 0 each is another one.
+            Some(address) if !address.is_any_port() => Listener::bind(address),
+            _ => return Err(io::Error::other(lost)),
+        };
+        *self = again.map_err(|error| io::Error::other(format!("{lost}; {error}")))?;
+        Ok(())
+    }
+
+    /// What [`is_not_there_yet`] has to say of it.
+    pub fn is_not_there_yet(&self) -> Option<String> {
+        is_not_there_yet(self.address.as_ref()?)
     }
 
     /// The address as asked for; `None` for a socket that was passed in.
@@ -57,17 +156,18 @@ impl Listener {
 
     /// Connections that wait to be accepted, where the kernel tells.
     pub fn waiting(&self) -> Option<u32> {
-        socket::waiting(self.fd.as_fd())
+        socket::waiting(self.fd.as_ref()?.as_fd())
     }
 
-    /// An address to connect to from this machine: `127.0.0.1:8888` or `unix:/run/http.sock`.
+    /// An address to connect to from this machine: `127.0.0.1:8888` or `unix:/run/http.sock`; empty once it is closed.
     pub fn reachable(&self) -> String {
-        match self.local {
+        match self.local.filter(|_| self.fd.is_some()) {
             // The IPv6 wildcard takes IPv4 too.
             Some(local) if local.ip().is_unspecified() => format!("127.0.0.1:{}", local.port()),
             Some(local) => local.to_string(),
             None => {
-                let path = self.path().or_else(|| socket::local_path(self.fd.as_fd()));
+                let path = self.fd.as_ref().and_then(|_| self.path());
+                let path = path.or_else(|| self.bound_path());
                 path.map_or_else(String::new, |path| format!("unix:{}", path.display()))
             }
         }
@@ -75,7 +175,13 @@ impl Listener {
 
     /// A second descriptor of the same socket.
     pub fn try_clone(&self) -> io::Result<OwnedFd> {
-        self.fd.try_clone()
+        self.descriptor()?.try_clone_to_owned()
+    }
+
+    /// The socket, while it is open.
+    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+        let fd = self.fd.as_ref().map(AsFd::as_fd);
+        fd.ok_or_else(|| io::Error::other("the listener is closed"))
     }
 
     /// Where a person finds it: a URL, or the Unix socket's path.
@@ -91,15 +197,45 @@ impl Listener {
             }
             (_, Some(local)) => format!("http://{local}"),
             (Some(address), None) => address.to_string(),
-            (None, None) => match socket::local_path(self.fd.as_fd()) {
+            (None, None) => match self.bound_path() {
                 Some(path) => format!("unix:{}", path.display()),
                 None => "a socket that was passed in".to_owned(),
             },
         }
     }
 
+    /// The same in a sentence that begins with "on": nobody is to take a service that the whole network reaches for one
+    /// of this machine alone.
+    pub fn whereabouts(&self) -> String {
+        let is_any = self.local.is_some_and(|local| local.ip().is_unspecified());
+        match is_any {
+            true => format!("every interface, {} here", self.url()),
+            false => self.url(),
+        }
+    }
+
+    /// Closes this process's descriptor of it; its file, if it has one, goes with it.
+    pub fn close(&mut self) {
+        if let (Some(_), Some(path)) = (self.fd.take(), self.path()) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// The same beside one that may have its path by now.
+    pub fn close_beside(&mut self, new: &Listener) {
+        match self.path() == new.path() {
+            true => drop(self.fd.take()),
+            false => self.close(),
+        }
+    }
+
+    /// Where a Unix socket that was passed in is bound.
+    fn bound_path(&self) -> Option<PathBuf> {
+        socket::local_path(self.fd.as_ref()?.as_fd())
+    }
+
     /// The socket's own file, to be removed at the end.
-    pub fn path(&self) -> Option<PathBuf> {
+    fn path(&self) -> Option<PathBuf> {
         match &self.address {
             Some(Address::Unix(path)) => std::path::absolute(path).ok(),
             _ => None,
@@ -107,15 +243,37 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+/// What is to be said of an address that can be listened on, and that nobody can connect to before an interface of this
+/// machine has it.
+pub fn is_not_there_yet(address: &Address) -> Option<String> {
+    let Address::Ip(address) = address else {
+        return None;
+    };
+    let tried = socket::try_ip(*address);
+    let is_absent = tried.is_err_and(|error| is_errno(&error, Errno::AddressNotAvailable));
+    (is_absent && address.port() != 0)
+        .then(|| format!("{} is not on this machine yet", address.ip()))
+}
+
+/// Whether somebody listens at an address, who may be about to leave it.
+pub fn is_taken(address: &Address) -> bool {
+    let tried = open(address, Try::Plain);
+    tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// Sees to it that a listener listens, which one that shares its port does not before it is to be served.
+pub fn listen(listener: BorrowedFd<'_>) -> io::Result<()> {
+    match socket::is_listening(listener) {
+        true => Ok(()),
+        false => socket::listen(listener, BACKLOG),
     }
 }
 
-fn open(address: &Address) -> io::Result<OwnedFd> {
-    let v4 = |ip: Ipv4Addr, port: u16| socket::listen_ip(SocketAddr::from((ip, port)), BACKLOG);
-    let v6 = |ip: Ipv6Addr, port: u16| socket::listen_ip(SocketAddr::from((ip, port)), BACKLOG);
+fn open(address: &Address, how: Try) -> io::Result<OwnedFd> {
+    let shared = how == Try::Shared;
+    let listen_ip = |address| socket::listen_ip(address, BACKLOG, shared, false);
+    let v4 = |ip: Ipv4Addr, port: u16| listen_ip(SocketAddr::from((ip, port)));
+    let v6 = |ip: Ipv6Addr, port: u16| listen_ip(SocketAddr::from((ip, port)));
     match address {
         Address::Any { port } => or_else(v6(Ipv6Addr::UNSPECIFIED, *port), || {
             v4(Ipv4Addr::UNSPECIFIED, *port)
@@ -123,7 +281,17 @@ fn open(address: &Address) -> io::Result<OwnedFd> {
         Address::Localhost { port } => or_else(v4(Ipv4Addr::LOCALHOST, *port), || {
             v6(Ipv6Addr::LOCALHOST, *port)
         }),
-        Address::Ip(address) => socket::listen_ip(*address, BACKLOG),
+        // One that an interface gets later, from DHCP or from whoever is the master of a pair of machines.
+        Address::Ip(address) => match listen_ip(*address) {
+            Err(error)
+                if how == Try::Absent
+                    && is_errno(&error, Errno::AddressNotAvailable)
+                    && address.port() != 0 =>
+            {
+                socket::listen_ip(*address, BACKLOG, false, true).map_err(|_| error)
+            }
+            result => result,
+        },
         Address::Name { host, port } => {
             let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
                 io::Error::other(format!(
@@ -132,7 +300,7 @@ fn open(address: &Address) -> io::Result<OwnedFd> {
             })?;
             let mut last = io::Error::other("the name has no address");
             for address in addresses {
-                match socket::listen_ip(address, BACKLOG) {
+                match listen_ip(address) {
                     Ok(fd) => return Ok(fd),
                     Err(error) => last = error,
                 }
@@ -164,7 +332,7 @@ fn or_else(
 
 /// A socket file that nobody listens on any more is in the way; anything else is somebody's.
 pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
+    match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(
@@ -172,18 +340,37 @@ pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
             "it exists and is not a socket",
         )),
         Ok(_) => match socket::connect_unix(path) {
-            Err(error) if is_errno(&error, Errno::ConnectionRefused) => std::fs::remove_file(path),
+            // Removing follows no link, whatever stands there by now.
+            Err(error) if is_errno(&error, Errno::ConnectionRefused) => fs::remove_file(path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             // A full queue: somebody listens, if slowly.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Err(io::Error::from_raw_os_error(Errno::AddressInUse as i32)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(in_use(None)),
+            Err(error) => Err(error),
+            Ok(fd) => Err(in_use(socket::peer(fd.as_fd()).ok())),
         },
+    }
+}
+
+/// The words of the kernel, and who listens there.
+fn in_use(peer: Option<(Option<Pid>, u32)>) -> io::Error {
+    let error = io::Error::from_raw_os_error(Errno::AddressInUse as i32);
+    match peer {
+        Some((Some(pid), uid)) => {
+            let text = format!("{error}: pid {pid} of uid {uid} listens there");
+            io::Error::new(io::ErrorKind::AddrInUse, text)
+        }
+        _ => error,
     }
 }
 
 fn refused(address: &Address, error: &io::Error) -> Error {
     let way_out = match error.kind() {
-        io::ErrorKind::AddrInUse => "; choose another with --address",
+        io::ErrorKind::AddrInUse => match master_at(address) {
+            Some(pid) => &format!(
+                "; pid {pid} serves there, a master of this kind; end it, or choose another with --address"
+            ),
+            None => "; choose another with --address",
+        },
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::PermissionDenied if !matches!(address, Address::Unix(_)) => {
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE"
@@ -191,4 +378,37 @@ fn refused(address: &Address, error: &io::Error) -> Error {
         _ => "",
     };
     Error::failed(format!("cannot listen on {address}: {error}{way_out}"))
+}
+
+/// The master that listens on a port, where `/proc` shows it to this user: one whose files in `run/` are gone, say. It
+/// goes by its name, so it is for people to read and for nothing else.
+fn master_at(address: &Address) -> Option<Pid> {
+    let port = address.port()?;
+    let tables = ["tcp", "tcp6"]
+        .map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
+    // "sl local_address rem_address st ... inode": 0A is LISTEN, the tenth field the inode (`proc(5)`).
+    let sockets: Vec<String> = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .map(|line| line.split_ascii_whitespace().collect())
+        .filter(|fields: &Vec<&str>| {
+            fields.len() > 9 && fields[3] == "0A" && fields[1].ends_with(&format!(":{port:04X}"))
+        })
+        .map(|fields| format!("socket:[{}]", fields[9]))
+        .collect();
+    let names = fs::read_dir("/proc").ok()?.flatten();
+    let pids = names.filter_map(|name| Pid::parse(name.file_name().to_str()?));
+    pids.filter(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.trim_end().ends_with(" app")
+    })
+    .find(|pid| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors.into_iter().flatten().flatten().any(|entry| {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            sockets
+                .iter()
+                .any(|socket| target.as_os_str() == socket.as_str())
+        })
+    })
 }

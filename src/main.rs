@@ -1,4 +1,5 @@
-//! The ready binary: a page, a demonstration, and the health check that every hade application has.
+//! The ready binary: the files of a directory; without one a page, a demonstration, and the health check that every
+//! hade application has.
 
 use hade::{App, Response};
 use std::process::ExitCode;
@@ -8,9 +9,9 @@ const PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><
 
 fn main() -> ExitCode {
     App::new("hade")
-        .get("/", |_| Response::html(PAGE))
-        .get("/demo/demo", |_| {
-            Response::json("\"this is demo for all\"\n")
-        })
+        .version(env!("CARGO_PKG_VERSION"))
+        .fixed("/", Response::html(PAGE))
+        .fixed("/demo/demo", Response::json("\"this is demo for all\"\n"))
+        .stand_in()
         .main()
 }

@@ -2,8 +2,9 @@
 //! descriptor that s6 and its kin wait for.
 #![forbid(unsafe_code)]
 
+use crate::sys::clock;
 use crate::sys::fd;
-use crate::sys::process::{Pid, monotonic_micros};
+use crate::sys::process::Pid;
 use crate::sys::socket;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,7 +40,7 @@ impl Notify {
 
     /// It serves; also after a restart.
     pub fn ready(&mut self, status: &str) {
-        self.send(&format!("READY=1\nMAINPID={}\nSTATUS={status}", Pid::own()));
+        self.send(&ready(status));
         if let Some(ready) = self.ready.take() {
             let _ = fd::write(ready.as_fd(), b"\n");
         }
@@ -49,7 +50,7 @@ impl Notify {
     pub fn reloading(&self) {
         self.send(&format!(
             "RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=restarting",
-            monotonic_micros()
+            clock::monotonic().as_micros()
         ));
     }
 
@@ -63,12 +64,14 @@ impl Notify {
         self.watchdog.map(|(_, due)| due)
     }
 
-    /// Sends it, if it is due.
-    pub fn tick(&mut self, now: Instant) {
+    /// Sends it, if it is due and all is well.
+    pub fn tick(&mut self, now: Instant, is_well: bool) {
         if let Some((every, due)) = &mut self.watchdog {
             if *due <= now {
                 *due = now + *every;
-                self.send("WATCHDOG=1");
+                if is_well {
+                    self.send("WATCHDOG=1");
+                }
             }
         }
     }
@@ -78,5 +81,24 @@ impl Notify {
         if let Some(socket) = &self.socket {
             let _ = socket::send_datagram(socket, text.as_bytes());
         }
+    }
+}
+
+/// Each line of a message is a field: a reason of several lines, such as a boot function may give, is put into one.
+fn ready(status: &str) -> String {
+    let status = status.replace(char::is_control, " ");
+    format!("READY=1\nMAINPID={}\nSTATUS={status}", Pid::own())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_of_several_lines_is_one_field() {
+        let message = ready("restart given up: no database\nMAINPID=1\r\n");
+        let lines: Vec<&str> = message.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2], "STATUS=restart given up: no database MAINPID=1  ");
     }
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The paths of one application, as its user should read them: relative ones from the current
 /// directory, with the base directory in front. [`Place::absolute`] makes them fit for a process
@@ -38,14 +38,44 @@ impl Place {
         }
     }
 
-    /// A path that is named for two purposes, if there is one: the pid file would lose its lock, and a log its lines.
-    pub fn clash(&self) -> Option<&Path> {
-        let files = [&self.config, &self.pid_file, &self.log_file, &self.socket];
+    /// The file that is locked while the master lives, beside the pid file: `run/app.lock` for `run/app.pid`.
+    pub fn lock_file(&self) -> PathBuf {
+        Place::lock_of(&self.pid_file)
+    }
+
+    /// The lock that belongs to a pid file: `X.lock` for `X.pid`, and for any other name the name with `.lock` behind.
+    pub fn lock_of(pid_file: &Path) -> PathBuf {
+        let mut name = pid_file.as_os_str().to_owned();
+        match pid_file.extension() {
+            Some(end) if end == "pid" => pid_file.with_extension("lock"),
+            _ => {
+                name.push(".lock");
+                name.into()
+            }
+        }
+    }
+
+    /// Every file that is read or made here.
+    pub fn files(&self) -> [PathBuf; 5] {
+        [
+            self.config.clone(),
+            self.pid_file.clone(),
+            self.lock_file(),
+            self.log_file.clone(),
+            self.socket.clone(),
+        ]
+    }
+
+    /// A path that is named for two purposes, if there is one: the lock would be dropped, and a log lose its lines. In
+    /// `/dev/null`, which stands for "no settings" and "no log", there is nothing to lose.
+    pub fn clash(&self) -> Option<PathBuf> {
+        let files = self.files();
         let twice = files
             .iter()
             .enumerate()
+            .filter(|(_, file)| *file != Path::new("/dev/null"))
             .find(|(index, file)| files[..*index].contains(file));
-        twice.map(|(_, file)| file.as_path())
+        twice.map(|(_, file)| file.clone())
     }
 
     /// The same files by absolute paths, from the current directory of now. Symbolic links and
@@ -54,14 +84,50 @@ impl Place {
     /// # Errors
     /// The current directory has been removed or cannot be read.
     pub fn absolute(self) -> io::Result<Place> {
+        let here = here_by_name();
+        let absolute = |path: &Path| absolute_from(here.as_deref(), path);
         Ok(Place {
-            base: std::path::absolute(self.base)?,
-            config: std::path::absolute(self.config)?,
-            pid_file: std::path::absolute(self.pid_file)?,
-            log_file: std::path::absolute(self.log_file)?,
-            socket: std::path::absolute(self.socket)?,
+            base: absolute(&self.base)?,
+            config: absolute(&self.config)?,
+            pid_file: absolute(&self.pid_file)?,
+            log_file: absolute(&self.log_file)?,
+            socket: absolute(&self.socket)?,
         })
     }
+}
+
+/// A path from the root on. A relative one starts at the current directory by the name under which the user's shell
+/// entered it (`$PWD`), if it has one: behind `cd /srv/current`, which is a link, a restart follows that link.
+///
+/// # Errors
+/// The current directory has been removed or cannot be read.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    match path.is_absolute() {
+        true => std::path::absolute(path),
+        false => absolute_from(here_by_name().as_deref(), path),
+    }
+}
+
+/// `here` is the current directory by a name of its own, if it has one.
+fn absolute_from(here: Option<&Path>, path: &Path) -> io::Result<PathBuf> {
+    match here {
+        Some(here) => std::path::absolute(here.join(path)),
+        None => std::path::absolute(path),
+    }
+}
+
+/// `$PWD`, where it is a name of the current directory.
+fn here_by_name() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let pwd = std::env::var_os("PWD").map(PathBuf::from)?;
+    let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    // The shell's own form: no dots, which would lead elsewhere once a link among them is turned.
+    let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    if !(pwd.is_absolute() && pwd.components().all(is_plain)) {
+        return None;
+    }
+    let here = identity(Path::new("."))?;
+    (identity(&pwd) == Some(here)).then_some(pwd)
 }
 
 #[cfg(test)]
@@ -82,6 +148,20 @@ mod tests {
         ] {
             let found = Place::under(Path::new(base), Path::new(path));
             assert_eq!(found.to_str(), Some(expected), "{base} {path}");
+        }
+    }
+
+    #[test]
+    fn the_lock_stands_beside_the_pid_file() {
+        for (pid_file, expected) in [
+            ("run/app.pid", "run/app.lock"),
+            ("/run/x.y.pid", "/run/x.y.lock"),
+            ("run/app", "run/app.lock"),
+            ("run/app.lock", "run/app.lock.lock"),
+            ("run/.pid", "run/.pid.lock"),
+        ] {
+            let found = Place::lock_of(Path::new(pid_file));
+            assert_eq!(found.to_str(), Some(expected), "{pid_file}");
         }
     }
 

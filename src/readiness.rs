@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::sys::fd;
+use crate::sys::fd::{self, Wait};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 const READY: &str = "ready\n";
 const FAILED: &str = "failed ";
@@ -14,12 +15,17 @@ const FAILED: &str = "failed ";
 /// The launcher's end.
 pub struct Waiter(OwnedFd);
 
-/// The master's end. Workers must not keep it.
-pub struct Reporter(OwnedFd);
+/// How a master tells how its start went. Workers must not keep it.
+pub enum Reporter {
+    /// By the pipe, to the launcher.
+    Pipe(OwnedFd),
+    /// It has the user's terminal itself.
+    Terminal,
+}
 
 /// A new pipe.
 pub fn pipe() -> io::Result<(Waiter, Reporter)> {
-    fd::pipe().map(|(read, write)| (Waiter(read), Reporter(write)))
+    fd::pipe().map(|(read, write)| (Waiter(read), Reporter::Pipe(write)))
 }
 
 impl Waiter {
@@ -37,29 +43,45 @@ impl Waiter {
 }
 
 impl Reporter {
-    /// Says "ready", with what the launcher is to print. An error means that nobody waits any more.
-    pub fn ready(self, text: &str) -> io::Result<()> {
-        self.say(&format!("{READY}{text}"))
-    }
-
-    /// Says why not.
-    pub fn failed(self, error: &Error) {
-        let _ = self.say(&format!("{FAILED}{}\n{error}", error.code()));
-    }
-
-    fn say(&self, message: &str) -> io::Result<()> {
-        let mut left = message.as_bytes();
-        while !left.is_empty() {
-            left = &left[fd::write(self.0.as_fd(), left)?..];
+    /// Whether nobody waits any more: the launcher was interrupted.
+    pub fn is_alone(&self) -> bool {
+        match self {
+            Reporter::Pipe(pipe) => {
+                // Of a pipe's write end nothing but its reader's end is news here.
+                let mut wait = [Wait::readable(pipe)];
+                fd::poll(&mut wait, Some(Duration::ZERO)).is_ok() && wait[0].ready
+            }
+            Reporter::Terminal => false,
         }
-        Ok(())
+    }
+
+    /// Says "ready", with what is to be printed. An error means that nobody waits any more.
+    pub fn ready(self, text: &str) -> io::Result<()> {
+        match self {
+            Reporter::Pipe(pipe) => say(&pipe, &format!("{READY}{text}")),
+            Reporter::Terminal => {
+                // A standard output that is closed is the caller's choice.
+                let mut out = io::stdout();
+                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                Ok(())
+            }
+        }
+    }
+
+    /// Says why not. At the terminal that is the error's own way.
+    pub fn failed(self, error: &Error) {
+        if let Reporter::Pipe(pipe) = self {
+            let _ = say(&pipe, &format!("{FAILED}{}\n{error}", error.code()));
+        }
     }
 }
 
-impl AsFd for Reporter {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+fn say(pipe: &OwnedFd, message: &str) -> io::Result<()> {
+    let mut left = message.as_bytes();
+    while !left.is_empty() {
+        left = &left[fd::write(pipe.as_fd(), left)?..];
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -76,8 +98,11 @@ mod tests {
             ("failed x\nwhy", None),
         ] {
             let (waiter, reporter) = pipe().unwrap();
-            reporter.say(sent).unwrap();
-            drop(reporter);
+            let Reporter::Pipe(pipe) = reporter else {
+                panic!("not a pipe")
+            };
+            say(&pipe, sent).unwrap();
+            drop(pipe);
             assert_eq!(waiter.wait(), expected, "{sent:?}");
         }
         let (waiter, reporter) = pipe().unwrap();

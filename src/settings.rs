@@ -4,50 +4,27 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::access::{AccessLog, Format};
 use crate::address::Address;
 use crate::conf;
 use crate::error::{Error, Result};
+use crate::level::Level;
+use crate::logfile::old_name;
 use crate::place::Place;
-
-/// How much the log says; each level includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// What failed.
-    Error,
-    /// What may become a failure.
-    Warn,
-    /// What an operator wants to find the next day.
-    Info,
-    /// What a developer wants to see.
-    Debug,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl Level {
-    const ALL: [Level; 4] = [Level::Error, Level::Warn, Level::Info, Level::Debug];
-
-    /// The word for it in settings and log lines.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-        }
-    }
-}
+use crate::proxies::{self, Proxies};
+use crate::serving::{Serving, full_name};
+use crate::spelling::{distance, nearest};
+use crate::sys::fd::{O_NOCTTY, O_NONBLOCK};
+use crate::syslog;
+use crate::user::User;
 
 /// What the command line asks for, as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,7 +49,7 @@ impl Overrides {
             config: variable(env, "APP_CONFIG")?,
             ..Overrides::default()
         };
-        for key in KEYS {
+        for key in keys() {
             if let Some(value) = variable(env, key.variable)? {
                 found.set.push((key.name.to_owned(), value));
             }
@@ -82,7 +59,10 @@ impl Overrides {
 
     /// These, where `later` does not say otherwise. An address in `later` wins however it is put.
     pub fn then(self, later: Overrides) -> Overrides {
-        let key = |name: &str| find(name).map(|key| key.name);
+        let key = |name: &str| {
+            let one = find(name).map(|key| key.name.to_owned());
+            one.or_else(|| full_name(name).map(|name| name.to_lowercase()))
+        };
         let is_said = |name: &str| {
             later.set.iter().any(|(other, _)| {
                 other == name || key(other).is_some_and(|other| key(name) == Some(other))
@@ -127,6 +107,24 @@ impl Overrides {
         Ok(found)
     }
 
+    /// The same without settings of the program's own, and these as variables: what is in a command line anybody on the
+    /// machine can read, and they may be secrets. An empty value has no variable.
+    pub fn hidden(&self) -> (Overrides, Vec<(&'static str, String)>) {
+        let own = |name: &str| {
+            let mut own = OWN.get().into_iter().flatten();
+            own.find(|key| key.name == name).map(|key| key.variable)
+        };
+        let (mut shown, mut variables) = (self.clone(), Vec::new());
+        shown.set.retain(|(name, value)| match own(name) {
+            Some(variable) if !value.is_empty() => {
+                variables.push((variable, value.clone()));
+                false
+            }
+            _ => true,
+        });
+        (shown, variables)
+    }
+
     /// The words that say the same on a command line.
     pub fn to_args(&self) -> Vec<String> {
         let options = [
@@ -157,6 +155,8 @@ pub struct Settings {
     pub address: Address,
     /// Longest drain; zero cuts at once.
     pub close_wait: Duration,
+    /// How long it serves on when it is told to stop.
+    pub stop_delay: Duration,
     /// A request head must arrive within this.
     pub header_timeout: Duration,
     /// A keep-alive connection may stay without a request this long.
@@ -173,16 +173,40 @@ pub struct Settings {
     pub handler_warn: Duration,
     /// Most open connections of a worker.
     pub max_connections: usize,
+    /// Whether anyone has named that number, or it is the default.
+    pub max_connections_is_set: bool,
     /// Most connections from one address; zero for no bound.
     pub max_per_address: usize,
+    /// Who is believed when it says for whom it asks.
+    pub trusted_proxies: Proxies,
+    /// Whether `/metrics` is answered.
+    pub metrics: bool,
+    /// Whether `/status` is answered.
+    pub status: bool,
+    /// Who may ask for them beside this machine.
+    pub status_allow: Proxies,
     /// Longest request head, in bytes.
     pub max_header: usize,
     /// Longest request body, in bytes.
     pub max_body: usize,
     /// How much the log says.
     pub log_level: Level,
+    /// Longest log file, in bytes; zero for no bound.
+    pub log_max: u64,
     /// Whether the log file was named by anyone, or is the default.
     pub log_file_is_set: bool,
+    /// Where answers are told of.
+    pub access_log: AccessLog,
+    /// How one of them is.
+    pub access_format: Format,
+    /// Whom workers become, in a service of root's.
+    pub user: Option<User>,
+    /// What is served from the disk, and how.
+    pub serving: Serving,
+    /// Those of the program itself, by name.
+    pub own: Vec<(String, String)>,
+    /// What is not the default, key and value as written.
+    given: Vec<(String, String)>,
 }
 
 /// What a value must be, and where it goes.
@@ -191,8 +215,21 @@ enum Rule {
     Seconds(RangeInclusive<u64>, fn(&mut Settings, Duration)),
     Number(RangeInclusive<usize>, fn(&mut Settings, usize)),
     Bytes(RangeInclusive<usize>, fn(&mut Settings, usize)),
+    /// Zero stands for none.
+    Bound(RangeInclusive<usize>, fn(&mut Settings, usize)),
     Level(fn(&mut Settings, Level)),
     Path(fn(&mut Settings, PathBuf)),
+    Directory(fn(&mut Settings, Option<PathBuf>)),
+    Page(fn(&mut Settings, Option<String>)),
+    Prefixes(fn(&mut Settings, Vec<String>)),
+    Switch(fn(&mut Settings, bool)),
+    Proxies(fn(&mut Settings, Proxies)),
+    Networks(fn(&mut Settings, Proxies)),
+    AccessLog(fn(&mut Settings, AccessLog)),
+    Format(fn(&mut Settings, Format)),
+    User(fn(&mut Settings, Option<User>)),
+    /// Text, of a setting of the program's own.
+    Own,
 }
 
 struct Key {
@@ -223,8 +260,12 @@ keys! {
         Rule::Address(|s, v| s.address = v.under(&s.place.base));
     "app.close_wait" "APP_CLOSE_WAIT" "5" "longest drain, then the rest is cut"
         Rule::Seconds(0..=3600, |s, v| s.close_wait = v);
+    "app.stop_delay" "APP_STOP_DELAY" "0" "serve on when told to stop, with /healthz 503, before the drain"
+        Rule::Seconds(0..=3600, |s, v| s.stop_delay = v);
     "app.workers" "APP_WORKERS" "1" "worker processes"
         Rule::Number(1..=64, |s, v| s.workers = v);
+    "app.user" "APP_USER" "" "the user that workers become, where root starts it"
+        Rule::User(|s, v| s.user = v);
     "app.threads" "APP_THREADS" "64" "most handler threads per worker"
         Rule::Number(1..=4096, |s, v| s.threads = v);
     "app.queue" "APP_QUEUE" "1024" "requests that may wait for a handler thread"
@@ -233,29 +274,153 @@ keys! {
         Rule::Seconds(0..=86400, |s, v| s.handler_warn = v);
     "app.header_timeout" "APP_HEADER_TIMEOUT" "10" "a request head must arrive within"
         Rule::Seconds(1..=3600, |s, v| s.header_timeout = v);
-    "app.idle_timeout" "APP_IDLE_TIMEOUT" "60" "a connection may stay without a request for"
+    "app.idle_timeout" "APP_IDLE_TIMEOUT" "75" "a connection may stay without a request for"
         Rule::Seconds(1..=86400, |s, v| s.idle_timeout = v);
     "app.io_timeout" "APP_IO_TIMEOUT" "30" "a body or response may make no progress for"
         Rule::Seconds(1..=3600, |s, v| s.io_timeout = v);
     "app.max_connections" "APP_MAX_CONNECTIONS" "10000" "most open connections per worker"
-        Rule::Number(1..=1_000_000, |s, v| s.max_connections = v);
+        Rule::Number(1..=1_000_000, |s, v| {
+            s.max_connections = v;
+            s.max_connections_is_set = true;
+        });
     "app.max_per_address" "APP_MAX_PER_ADDRESS" "0" "most connections from one address, 0 for any number"
         Rule::Number(0..=1_000_000, |s, v| s.max_per_address = v);
+    "app.trusted_proxies" "APP_TRUSTED_PROXIES" "" "whose X-Forwarded-For is believed"
+        Rule::Proxies(|s, v| s.trusted_proxies = v);
+    "app.metrics" "APP_METRICS" "false" "whether /metrics answers with numbers for Prometheus"
+        Rule::Switch(|s, v| s.metrics = v);
+    "app.status" "APP_STATUS" "false" "whether /status answers with a page of numbers for people"
+        Rule::Switch(|s, v| s.status = v);
+    "app.status_allow" "APP_STATUS_ALLOW" "" "who may ask for the numbers, beside this machine"
+        Rule::Networks(|s, v| s.status_allow = v);
     "app.max_header" "APP_MAX_HEADER" "32768" "longest request head"
         Rule::Bytes(1024..=1_048_576, |s, v| s.max_header = v);
     "app.max_body" "APP_MAX_BODY" "1048576" "longest request body"
         Rule::Bytes(0..=1_073_741_824, |s, v| s.max_body = v);
+    "app.root" "APP_ROOT" "" "the directory whose files are served"
+        Rule::Directory(|s, v| {
+            s.serving.root = v.map(|path| Place::under(&s.place.base, &path));
+        });
+    "app.fallback" "APP_FALLBACK" "" "what answers for unknown pages of a single-page application"
+        Rule::Page(|s, v| s.serving.fallback = v);
+    "app.immutable" "APP_IMMUTABLE" "" "what the paths of files begin with that never change"
+        Rule::Prefixes(|s, v| s.serving.immutable = v);
+    "app.listing" "APP_LISTING" "false" "whether a directory without index.html is listed"
+        Rule::Switch(|s, v| s.serving.listing = v);
     "app.log_level" "APP_LOG_LEVEL" "info" "how much the log says"
         Rule::Level(|s, v| s.log_level = v);
     "app.pid_file" "APP_PID_FILE" "run/app.pid" "pid file"
         Rule::Path(|s, v| s.place.pid_file = Place::under(&s.place.base, &v));
-    "app.log_file" "APP_LOG_FILE" "run/app.log" "log file"
+    "app.log_max" "APP_LOG_MAX" "0" "longest log file, also of the access log, then it becomes NAME.1"
+        Rule::Bound(4096..=1_073_741_824, |s, v| s.log_max = v as u64);
+    "app.log_file" "APP_LOG_FILE" "run/app.log" "log file, or syslog for the log of the system"
         Rule::Path(|s, v| {
-            s.place.log_file = Place::under(&s.place.base, &v);
+            s.place.log_file = match v == Path::new("syslog") {
+                true => syslog::PATH.into(),
+                false => Place::under(&s.place.base, &v),
+            };
             s.log_file_is_set = true;
         });
+    "app.access_log" "APP_ACCESS_LOG" "auto" "a line for every answer"
+        Rule::AccessLog(|s, v| {
+            let under = v.map(|path| Ok::<_, Error>(Place::under(&s.place.base, &path)));
+            s.access_log = under.unwrap_or_default();
+        });
+    "app.access_format" "APP_ACCESS_FORMAT" "short" "what such a line looks like"
+        Rule::Format(|s, v| s.access_format = v);
     "app.socket" "APP_SOCKET" "run/app.sock" "control socket"
         Rule::Path(|s, v| s.place.socket = Place::under(&s.place.base, &v));
+}
+
+/// Those of the program itself, once it has named them.
+static OWN: OnceLock<Vec<Key>> = OnceLock::new();
+
+/// All there are.
+fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(OWN.get().into_iter().flatten())
+}
+
+/// A setting of the program's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    pub name: String,
+    pub default: String,
+    pub help: String,
+}
+
+/// Variables that mean something to the system, or to whoever starts the program.
+const TAKEN: [&str; 23] = [
+    "ADDRESS",
+    "CREDENTIALS_DIRECTORY",
+    "DISPLAY",
+    "EDITOR",
+    "GID",
+    "HOME",
+    "HOSTNAME",
+    "IFS",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LANG",
+    "LOGNAME",
+    "MAIL",
+    "MAINPID",
+    "OLDPWD",
+    "PAGER",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "TERM",
+    "TZ",
+    "UID",
+    "USER",
+];
+const TAKEN_PREFIXES: [&str; 6] = ["APP_", "HADE_", "LC_", "LD_", "LISTEN_", "NOTIFY_"];
+
+impl Own {
+    fn variable(&self) -> String {
+        self.name.to_uppercase().replace('.', "_")
+    }
+
+    /// Why it cannot be had beside these, for people.
+    pub fn problem(&self, others: &[Own]) -> Option<String> {
+        let (name, variable) = (&self.name, self.variable());
+        let is_good =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._".contains(&byte);
+        if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.bytes().all(is_good) {
+            return Some(format!(
+                "setting {name:?}: expected small letters, digits, dots and underscores"
+            ));
+        }
+        let is_hades = name.starts_with(PREFIX) || name == "app" || full_name(name).is_some();
+        if is_hades
+            || KEYS
+                .iter()
+                .any(|key| key.name.strip_prefix(PREFIX) == Some(name))
+        {
+            return Some(format!("setting {name:?}: hade has one of that name"));
+        }
+        let mut prefixes = TAKEN_PREFIXES.iter();
+        if TAKEN.contains(&variable.as_str()) || prefixes.any(|prefix| variable.starts_with(prefix))
+        {
+            return Some(format!(
+                "setting {name:?}: the variable {variable} means something else"
+            ));
+        }
+        let is_there = others.iter().any(|other| other.variable() == variable);
+        is_there.then(|| format!("setting {name:?} is there twice"))
+    }
+}
+
+/// The program has these of its own. Once in a process, before any settings are read.
+pub fn name_own(own: &[Own]) {
+    let keys = own.iter().map(|own| Key {
+        name: String::leak(own.name.clone()),
+        variable: String::leak(own.variable()),
+        default: String::leak(own.default.clone()),
+        help: String::leak(own.help.clone()),
+        rule: Rule::Own,
+    });
+    let _ = OWN.set(keys.collect());
 }
 
 /// No settings file is longer than this, in bytes; it bounds what a wrong path can do.
@@ -268,6 +433,54 @@ impl Settings {
     /// A flag or variable that cannot be used: exit status 2. A settings file that was named and
     /// is missing, cannot be read, or has a line that cannot be used: exit status 1.
     pub fn load(overrides: &Overrides, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings> {
+        Settings::read(overrides, env, read_file)
+    }
+
+    /// The same with those lines of the settings file that are good, for where it has a mistake: what runs may be where
+    /// they say.
+    ///
+    /// # Errors
+    /// A flag or variable that cannot be used: exit status 2. A file that cannot be read: exit status 1.
+    pub fn from_good_lines(
+        overrides: &Overrides,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Settings> {
+        Settings::read(overrides, env, |path, named_by| {
+            let bytes = read_file(path, named_by)?.unwrap_or_default();
+            let mut tried = Settings::defaults(Place::BASE.into(), Place::CONFIG.into())?;
+            let (mut good, mut keys) = (Vec::new(), Vec::new());
+            for line in bytes.split(|byte| *byte == b'\n') {
+                let entries = conf::parse(line).unwrap_or_default();
+                let Some(entry) = entries.first() else {
+                    continue;
+                };
+                // Where a key comes twice the first one counts.
+                if !keys.contains(&entry.key) && tried.put_file(line).is_ok() {
+                    keys.push(entry.key);
+                    good.extend_from_slice(line);
+                    good.push(b'\n');
+                }
+            }
+            Ok(Some(good))
+        })
+    }
+
+    /// The same without the settings file, for where it cannot be read or counts no more.
+    ///
+    /// # Errors
+    /// A flag or variable that cannot be used: exit status 2.
+    pub fn without_file(
+        overrides: &Overrides,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Settings> {
+        Settings::read(overrides, env, |_, _| Ok(None))
+    }
+
+    fn read(
+        overrides: &Overrides,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        read_file: impl Fn(&Path, Option<&str>) -> Result<Option<Vec<u8>>>,
+    ) -> Result<Settings> {
         // 1. Where things are: by flag or environment, since the file is one of them.
         let base = path(&overrides.base_dir, "--base-dir", env, "APP_BASE_DIR")?;
         let base = PathBuf::from(base.map_or(Place::BASE.to_owned(), |(base, _)| base));
@@ -281,7 +494,7 @@ impl Settings {
         if let Some(bytes) = read_file(&settings.place.config, named_by)? {
             settings.put_file(&bytes)?;
         }
-        for key in KEYS {
+        for key in keys() {
             if let Some(value) = variable(env, key.variable)? {
                 let expected = key.put(&mut settings, &value);
                 expected.map_err(|e| Error::usage(format!("{} {value:?}: {e}", key.variable)))?;
@@ -297,10 +510,36 @@ impl Settings {
                 .put_pair("app.address", address)
                 .map_err(|e| Error::usage(format!("--address {address:?}: {e}")))?;
         }
-        match settings.place.clash() {
-            Some(path) => Err(clash(path)),
+        match settings.clash() {
+            Some(path) => Err(clash(&path)),
             None => Ok(settings),
         }
+    }
+
+    /// A path that is named for two purposes, if there is one.
+    pub fn clash(&self) -> Option<PathBuf> {
+        let of_access_log = self.access_log.file().filter(|path| {
+            self.place.files().contains(path) && path.as_path() != Path::new("/dev/null")
+        });
+        self.place.clash().or_else(|| of_access_log.cloned())
+    }
+
+    /// Every setting that is not the default, as written: enough for [`Settings::hold`].
+    pub fn given(&self) -> Vec<(String, String)> {
+        self.given.clone()
+    }
+
+    /// The settings that [`Settings::given`] told of, without a look at any file or variable. What is not known here,
+    /// for it is another version's, is left out.
+    pub fn hold(place: Place, given: &[(String, String)]) -> Settings {
+        let (base, config) = (place.base.clone(), place.config.clone());
+        // The defaults are good values, which a test sees to.
+        let mut settings = Settings::defaults(base.clone(), config.clone())
+            .unwrap_or_else(|_| Settings::unset(base, config));
+        for (name, value) in given {
+            let _ = settings.put_pair(name, value);
+        }
+        Settings { place, ..settings }
     }
 
     /// The same settings with absolute paths, for a process that changes its directory.
@@ -310,16 +549,37 @@ impl Settings {
     pub fn absolute(self) -> io::Result<Settings> {
         let place = self.place.absolute()?;
         let address = self.address.absolute()?;
+        let mut serving = self.serving;
+        serving.root = serving.root.map(std::path::absolute).transpose()?;
         Ok(Settings {
             place,
             address,
+            serving,
+            access_log: self.access_log.map(std::path::absolute)?,
             ..self
         })
     }
 
     /// Whether `--set` knows the key, which may come without its prefix.
     pub fn has_key(name: &str) -> bool {
-        find(name).is_some()
+        find(name).is_some() || full_name(name).is_some()
+    }
+
+    /// hade's own files, which it never serves: the settings, and all that it makes. Its sockets are no files that
+    /// anybody could be sent.
+    pub fn own_files(&self) -> Vec<PathBuf> {
+        let place = &self.place;
+        let mut files = vec![
+            place.config.clone(),
+            place.pid_file.clone(),
+            place.lock_file(),
+            place.log_file.clone(),
+            old_name(&place.log_file),
+        ];
+        let access_log = self.access_log.file();
+        files.extend(access_log.map(|path| old_name(path)));
+        files.extend(access_log.cloned());
+        files
     }
 
     /// A line for every key, for people.
@@ -333,17 +593,32 @@ impl Settings {
             ..
         } in KEYS
         {
+            let default = if default.is_empty() { "none" } else { default };
             text += &format!(
                 "  {name:<19} {help}: {}; default {default}\n",
                 rule.expected()
             );
         }
+        text += "  app.header.NAME     one more field for all that app.root answers; not in the environment\n";
+        text += "  app.type.EXT        the type of files that end in .EXT, as text/plain; not in the environment\n";
+        for Key {
+            name,
+            variable,
+            default,
+            help,
+            ..
+        } in OWN.get().into_iter().flatten()
+        {
+            let default = if default.is_empty() { "none" } else { default };
+            text +=
+                &format!("  {name:<19} {help}, {variable} in the environment; default {default}\n");
+        }
         text
     }
 
-    fn defaults(base: PathBuf, config: PathBuf) -> Result<Settings> {
+    fn unset(base: PathBuf, config: PathBuf) -> Settings {
         let unset = PathBuf::new;
-        let mut settings = Settings {
+        Settings {
             place: Place {
                 base,
                 config,
@@ -353,6 +628,7 @@ impl Settings {
             },
             address: Address::Any { port: 0 },
             close_wait: Duration::ZERO,
+            stop_delay: Duration::ZERO,
             header_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             io_timeout: Duration::ZERO,
@@ -361,17 +637,34 @@ impl Settings {
             queue: 0,
             handler_warn: Duration::ZERO,
             max_connections: 0,
+            max_connections_is_set: false,
             max_per_address: 0,
+            trusted_proxies: Proxies::default(),
+            metrics: false,
+            status: false,
+            status_allow: Proxies::default(),
             max_header: 0,
             max_body: 0,
             log_level: Level::Info,
+            log_max: 0,
             log_file_is_set: false,
-        };
-        for key in KEYS {
-            key.put(&mut settings, key.default)
+            access_log: AccessLog::Auto,
+            access_format: Format::Short,
+            user: None,
+            serving: Serving::default(),
+            own: Vec::new(),
+            given: Vec::new(),
+        }
+    }
+
+    fn defaults(base: PathBuf, config: PathBuf) -> Result<Settings> {
+        let mut settings = Settings::unset(base, config);
+        for key in keys() {
+            key.set(&mut settings, key.default)
                 .map_err(|e| Error::failed(format!("default of {}: {e}", key.name)))?;
         }
         settings.log_file_is_set = false;
+        settings.max_connections_is_set = false;
         Ok(settings)
     }
 
@@ -384,7 +677,15 @@ impl Settings {
                 value,
                 line,
             } = entry;
-            let key = KEYS.iter().find(|key| key.name == name);
+            let dynamic = name
+                .starts_with(PREFIX)
+                .then(|| self.serving.put(name, value));
+            if let Some(put) = dynamic.flatten() {
+                put.map_err(|e| at(line, format!("{name} {value:?}: {e}")))?;
+                self.give(name, value);
+                continue;
+            }
+            let key = keys().find(|key| key.name == name);
             let key = key.ok_or_else(|| at(line, unknown(name)))?;
             key.put(self, value)
                 .map_err(|e| at(line, format!("{name} {value:?}: {e}")))?;
@@ -392,14 +693,31 @@ impl Settings {
         Ok(())
     }
 
+    /// Notes what was given last.
+    fn give(&mut self, name: &str, value: &str) {
+        self.given.retain(|(other, _)| other != name);
+        self.given.push((name.to_owned(), value.to_owned()));
+    }
+
     fn put_pair(&mut self, name: &str, value: &str) -> std::result::Result<(), String> {
+        if let Some(put) = self.serving.put(name, value) {
+            put?;
+            self.give(name, value);
+            return Ok(());
+        }
         find(name).ok_or_else(|| unknown(name))?.put(self, value)
     }
 }
 
 impl Key {
-    /// Gives the setting its value, or says what was expected.
+    /// Gives the setting its value, and notes that, or says what was expected.
     fn put(&self, settings: &mut Settings, value: &str) -> std::result::Result<(), String> {
+        self.set(settings, value)?;
+        settings.give(self.name, value);
+        Ok(())
+    }
+
+    fn set(&self, settings: &mut Settings, value: &str) -> std::result::Result<(), String> {
         let expected = || format!("expected {}", self.rule.expected());
         match &self.rule {
             Rule::Address(set) => set(settings, Address::parse(value)?),
@@ -409,6 +727,11 @@ impl Key {
             }
             Rule::Number(range, set) | Rule::Bytes(range, set) => {
                 set(settings, whole(value, range).ok_or_else(expected)?);
+            }
+            Rule::Bound(range, set) => {
+                let bytes = whole(value, &(0..=*range.end()));
+                let bytes = bytes.filter(|bytes| *bytes == 0 || range.contains(bytes));
+                set(settings, bytes.ok_or_else(expected)?);
             }
             Rule::Level(set) => {
                 let level = Level::ALL
@@ -421,6 +744,41 @@ impl Key {
                     return Err(expected());
                 }
                 set(settings, PathBuf::from(value));
+            }
+            Rule::Directory(set) => {
+                set(settings, (!value.is_empty()).then(|| PathBuf::from(value)));
+            }
+            Rule::Page(set) => {
+                let page = value.strip_prefix('/').unwrap_or(value);
+                let is_name = |name: &str| !name.is_empty() && !name.starts_with('.');
+                if !value.is_empty() && !page.split('/').all(is_name) {
+                    return Err(expected());
+                }
+                set(settings, (!page.is_empty()).then(|| page.to_owned()));
+            }
+            Rule::Prefixes(set) => {
+                let parts = value.split(',').map(str::trim);
+                let prefixes: Vec<String> = parts.map(str::to_owned).collect();
+                match prefixes.iter().all(|prefix| prefix.starts_with('/')) {
+                    true => set(settings, prefixes),
+                    false if value.is_empty() => set(settings, Vec::new()),
+                    false => return Err(expected()),
+                }
+            }
+            Rule::Switch(set) => match value {
+                "true" | "yes" | "on" | "1" => set(settings, true),
+                "false" | "no" | "off" | "0" => set(settings, false),
+                _ => return Err(expected()),
+            },
+            Rule::Proxies(set) => set(settings, Proxies::parse(value)?),
+            Rule::Networks(set) => set(settings, Proxies::parse_networks(value)?),
+            Rule::AccessLog(set) => set(settings, AccessLog::parse(value).ok_or_else(expected)?),
+            Rule::Format(set) => set(settings, Format::parse(value).ok_or_else(expected)?),
+            Rule::User(set) if value.is_empty() => set(settings, None),
+            Rule::User(set) => set(settings, Some(User::parse(value).ok_or_else(expected)?)),
+            Rule::Own => {
+                settings.own.retain(|(name, _)| name != self.name);
+                settings.own.push((self.name.to_owned(), value.to_owned()));
             }
         }
         Ok(())
@@ -437,8 +795,19 @@ impl Rule {
             }
             Rule::Number(range, _) => format!("a whole number, {}", span(range)),
             Rule::Bytes(range, _) => format!("whole bytes, {}", span(range)),
+            Rule::Bound(range, _) => format!("whole bytes, {}, or 0 for none", span(range)),
             Rule::Level(_) => "error, warn, info or debug".to_owned(),
             Rule::Path(_) => "the path of a file".to_owned(),
+            Rule::Directory(_) => "a directory, or nothing".to_owned(),
+            Rule::Page(_) => "a file under app.root, or nothing".to_owned(),
+            Rule::Prefixes(_) => "beginnings of paths, such as /assets/,/_app/".to_owned(),
+            Rule::Switch(_) => "true or false".to_owned(),
+            Rule::Proxies(_) => proxies::EXPECTED.to_owned(),
+            Rule::Networks(_) => proxies::NETWORKS.to_owned(),
+            Rule::AccessLog(_) => "auto, off, on or the path of a file".to_owned(),
+            Rule::Format(_) => "short, combined or json".to_owned(),
+            Rule::User(_) => "NAME, NAME:GROUP, numbers such as 65534:65534, or nothing".to_owned(),
+            Rule::Own => "text".to_owned(),
         }
     }
 }
@@ -464,12 +833,11 @@ where
 
 /// A key as the command line has it, with its prefix or without.
 fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter()
-        .find(|key| key.name == name || key.name.strip_prefix(PREFIX) == Some(name))
+    keys().find(|key| key.name == name || key.name.strip_prefix(PREFIX) == Some(name))
 }
 
 fn unknown(name: &str) -> String {
-    match nearest(name, KEYS.iter().map(|key| key.name)) {
+    match nearest(name, keys().map(|key| key.name)) {
         Some(key) => format!("unknown key {name:?}; did you mean {key:?}?"),
         None => format!("unknown key {name:?}"),
     }
@@ -508,7 +876,8 @@ fn variable(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Option
 fn read_file(path: &Path, named_by: Option<&str>) -> Result<Option<Vec<u8>>> {
     let shown = path.display();
     let mut bytes = Vec::new();
-    match File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes)) {
+    let read = open_plain(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes));
+    match read {
         Ok(read) if read as u64 <= LONGEST => Ok(Some(bytes)),
         Ok(_) => Err(Error::failed(format!(
             "cannot read {shown}: longer than {LONGEST} bytes"
@@ -525,48 +894,53 @@ fn read_file(path: &Path, named_by: Option<&str>) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The name that someone may have meant by `word`, if one is close. Case, the `app.` in front, and
-/// `-` for `_` do not count.
-pub fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let plain = |text: &str| {
-        let text = text.to_lowercase().replace('-', "_");
-        let bare = text
-            .strip_prefix(PREFIX)
-            .or_else(|| text.strip_prefix("app_"));
-        bare.unwrap_or(&text).chars().collect::<Vec<char>>()
-    };
-    let word = plain(word);
-    if word.len() > 64 {
-        return None;
+/// Opens a file, or where a link leads to, without waiting for whoever writes into a FIFO.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK | O_NOCTTY)
+        .open(path)?;
+    let found = file.metadata()?;
+    // The null device says "nothing" wherever a file is asked for: 1,3 in null(4).
+    let is_null = found.file_type().is_char_device() && found.rdev() == 0x103;
+    // Reading a directory is an error with better words.
+    match found.is_file() || found.is_dir() || is_null {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
     }
-    names
-        .map(|name| {
-            let plain = plain(name);
-            (distance(&word, &plain), plain.len().max(word.len()), name)
-        })
-        .filter(|(distance, length, _)| distance * 3 <= *length)
-        .min_by_key(|(distance, _, _)| *distance)
-        .map(|(_, _, name)| name)
 }
 
-/// Letters to add, drop, change or swap with their neighbour (optimal string alignment).
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let change = usize::from(a[i - 1] != b[j - 1]);
-            let mut least = (rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1)
-                .min(rows[i - 1][j - 1] + change);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
+/// Variables that nobody reads and somebody may have meant for hade, each with the one that was meant: within two letters
+/// of it, and of a short one within fewer. Others have an `APP_PORT` or `APP_SECRET` of their own.
+pub fn misspelled<'a>(
+    variables: impl Iterator<Item = &'a OsString>,
+) -> Vec<(String, &'static str)> {
+    let known = || {
+        let keys = keys().map(|key| key.variable);
+        keys.chain(["APP_BASE_DIR", "APP_CONFIG"])
+            .filter(|name| name.starts_with("APP_"))
+    };
+    let letters = |name: &str| name.chars().skip("APP_".len()).collect::<Vec<char>>();
+    let meant = |name: &str| {
+        let word = letters(name);
+        let near = known().map(|known| {
+            let wanted = letters(known);
+            let most = (word.len().max(wanted.len()) / 4).min(2);
+            let far = distance(&word, &wanted);
+            (far, far <= most, known)
+        });
+        let near = near.filter(|(_, is_near, _)| *is_near);
+        near.min_by_key(|(far, ..)| *far).map(|(_, _, known)| known)
+    };
+    let names = variables.filter_map(|name| name.to_str());
+    let mut found: Vec<(String, &'static str)> = names
+        .filter(|name| name.starts_with("APP_") && name.len() <= 64)
+        .filter(|name| !["APP_ENV", "APP_NAME"].contains(name))
+        .filter(|name| known().all(|known| known != *name))
+        .filter_map(|name| meant(name).map(|meant| (name.to_owned(), meant)))
+        .collect();
+    found.sort();
+    found
 }
 
 #[cfg(test)]
@@ -677,7 +1051,7 @@ mod tests {
         assert_eq!(settings.address, Address::Any { port: 8888 });
         assert_eq!(settings.close_wait, Duration::from_secs(5));
         assert_eq!(settings.header_timeout, Duration::from_secs(10));
-        assert_eq!(settings.idle_timeout, Duration::from_secs(60));
+        assert_eq!(settings.idle_timeout, Duration::from_secs(75));
         assert_eq!(settings.io_timeout, Duration::from_secs(30));
         assert_eq!(
             (settings.workers, settings.threads, settings.queue),
@@ -713,7 +1087,7 @@ mod tests {
                 continue;
             };
             uncommented += &format!("{setting}\n");
-            let name = setting.split_once(" = ").unwrap().0;
+            let name = setting.split_once(" =").unwrap().0;
             let key = KEYS.iter().find(|key| key.name == name).unwrap();
             assert_eq!(about, format!("# {}: {}", key.help, key.rule.expected()));
         }
@@ -726,6 +1100,18 @@ mod tests {
         assert_eq!(found, expected);
         let mut read = from_file(&uncommented).unwrap();
         assert!(std::mem::take(&mut read.log_file_is_set));
+        assert!(std::mem::take(&mut read.max_connections_is_set));
+        assert_eq!(read.given().len(), KEYS.len());
+        let held = Settings::hold(read.place.clone(), &read.given());
+        assert_eq!(
+            held,
+            Settings {
+                log_file_is_set: true,
+                max_connections_is_set: true,
+                ..read.clone()
+            }
+        );
+        read.given.clear();
         assert_eq!(read, defaults());
         assert_eq!(from_file(FILE), Ok(defaults()));
     }
@@ -744,6 +1130,7 @@ mod tests {
             ("app.close_wait", "0", "3601"),
             ("app.close_wait", "3600", "-1"),
             ("app.close_wait", "007", "+5"),
+            ("app.stop_delay", "3600", "3601"),
             ("app.workers", "64", "65"),
             ("app.threads", "4096", "0"),
             ("app.header_timeout", "3600", "1.5"),
@@ -757,8 +1144,19 @@ mod tests {
             ("app.handler_warn", "0", "86401"),
             ("app.max_per_address", "0", "1000001"),
             ("app.log_level", "Debug", "verbose"),
+            ("app.log_max", "0", "4095"),
+            ("app.log_max", "1073741824", "1073741825"),
             ("app.pid_file", "/run/x.pid", ""),
             ("app.socket", "x", "run/"),
+            ("app.fallback", "/a/index.html", "../index.html"),
+            ("app.fallback", "", "a//b"),
+            ("app.immutable", "/a/, /b", "/a/,b"),
+            ("app.immutable", "", "/a/,"),
+            ("app.listing", "true", "maybe"),
+            ("app.trusted_proxies", "unix, ::1", "localhost"),
+            ("app.metrics", "on", "maybe"),
+            ("app.status", "on", "maybe"),
+            ("app.status_allow", "10.0.0.0/8, ::1", "unix"),
             ("app.address", "localhost:80", "localhost"),
         ] {
             let key = KEYS.iter().find(|key| key.name == name).unwrap();
@@ -780,6 +1178,15 @@ mod tests {
             app.log_level = => 1: app.log_level "": expected error, warn, info or debug
             app.log_file = => 1: app.log_file "": expected the path of a file
             app.address = 80 => 1: app.address "80": expected host:port; did you mean ":80"?
+            app.header.X = => 1: app.header.X "": expected the value of a header field
+            app.header.A B = c => 1: app.header.A B "c": expected the name of a header field behind app.header.
+            app.header. = c => 1: app.header. "c": expected the name of a header field behind app.header.
+            app.header.etag = "x" => 1: app.header.etag "\"x\"": the field etag is set by hade
+            |app.header.Vary = * => 2: app.header.Vary "*": the field Vary is set by hade
+            app.type.tar.gz = a/b => 1: app.type.tar.gz "a/b": expected one extension behind app.type., without its dot
+            app.type.dat = text => 1: app.type.dat "text": expected a media type such as text/plain
+            app.typ.dat = a/b => 1: unknown key "app.typ.dat"
+            header.X = y => 1: unknown key "header.X"
             app.workers 2 => 1: expected key = value, found "app.workers 2"
             app.workers=2|app.workers=2 => 2: duplicate key "app.workers"; it is on line 1
         "#;
@@ -840,11 +1247,13 @@ mod tests {
     fn the_file_may_be_missing_unless_it_was_named() {
         let scratch = Scratch::new("missing");
         assert!(scratch.load("").is_ok());
+        scratch.write("long", &"#".repeat(LONGEST as usize + 1));
         let cases = r#"
             --config=x => @/x: No such file or directory (os error 2); named by --config
             APP_CONFIG=/dev/null/x => /dev/null/x: Not a directory (os error 20); named by APP_CONFIG
             --config=etc => @/etc: Is a directory (os error 21); named by --config
-            --config=/dev/zero => /dev/zero: longer than 1048576 bytes
+            --config=/dev/zero => /dev/zero: it is not a regular file; named by --config
+            --config=long => @/long: longer than 1048576 bytes
         "#;
         for row in cases.trim().lines() {
             let (words, expected) = row.trim().split_once(" => ").unwrap();
@@ -903,11 +1312,101 @@ mod tests {
         for (words, expected) in [
             ("", false),
             ("log_file=run/app.log", true),
+            ("log_file=syslog", true),
             ("APP_LOG_FILE=x.log", true),
             ("APP_LOG_FILE= APP_PID_FILE=x.pid", false),
         ] {
             let settings = scratch.load(words).unwrap();
             assert_eq!(settings.log_file_is_set, expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn fields_and_types_are_named_by_whoever_sets_them() {
+        let scratch = Scratch::new("named");
+        scratch.write(
+            "etc/app.conf",
+            "app.header.X-One = 1\napp.header.Cache-Control = no-store\napp.type.dat = text/plain\n",
+        );
+        let serving = scratch.load("").unwrap().serving;
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let headers = [pair("X-One", "1"), pair("Cache-Control", "no-store")];
+        assert_eq!(serving.headers, headers);
+        assert_eq!(serving.types, [pair("dat", "text/plain")]);
+        let words = "app.header.x-one=2 header.X-Two=3 type.DAT=a/b type.x=a/b;c=d";
+        let serving = scratch.load(words).unwrap().serving;
+        assert_eq!(
+            serving.headers,
+            [
+                pair("Cache-Control", "no-store"),
+                pair("x-one", "2"),
+                pair("X-Two", "3")
+            ]
+        );
+        assert_eq!(serving.types, [pair("dat", "a/b"), pair("x", "a/b;c=d")]);
+        let (code, text) = scratch.error("header.Server=me");
+        assert_eq!(code, exit::USAGE);
+        assert_eq!(
+            text,
+            "--set \"header.Server=me\": the field Server is set by hade"
+        );
+        // What is said later goes before what was said earlier, however it is spelled.
+        let said = |name: &str| Overrides {
+            set: vec![pair(name, "1")],
+            ..Overrides::default()
+        };
+        let both = said("header.X-A").then(said("app.header.x-a"));
+        assert_eq!(both.set, [pair("app.header.x-a", "1")]);
+        let both = said("header.X-A").then(said("header.X-B"));
+        assert_eq!(both.set.len(), 2);
+    }
+
+    #[test]
+    fn the_root_is_under_the_base_directory() {
+        let scratch = Scratch::new("root");
+        let found = |words| scratch.load(words).unwrap().serving.root;
+        assert_eq!(found(""), None);
+        assert_eq!(found("APP_ROOT=public"), Some(scratch.0.join("public")));
+        assert_eq!(found("APP_ROOT=public root=/srv"), Some("/srv".into()));
+        assert_eq!(found("APP_ROOT=public root="), None);
+    }
+
+    #[test]
+    fn variables_that_were_misspelled_are_found_and_others_let_alone() {
+        let found = |name: &str| {
+            let found = misspelled([OsString::from(name)].iter());
+            found.first().map(|(_, meant)| *meant)
+        };
+        for (name, meant) in [
+            ("APP_WORKRS", "APP_WORKERS"),
+            ("APP_WORKER", "APP_WORKERS"),
+            ("APP_CLOSEWAIT", "APP_CLOSE_WAIT"),
+            ("APP_LOGLEVLE", "APP_LOG_LEVEL"),
+            ("APP_TREADS", "APP_THREADS"),
+            ("APP_BASEDIR", "APP_BASE_DIR"),
+            ("APP_CONFG", "APP_CONFIG"),
+            ("APP_ROT", "APP_ROOT"),
+        ] {
+            assert_eq!(found(name), Some(meant), "{name}");
+        }
+        for name in [
+            "APP_ENV",
+            "APP_NAME",
+            "APP_PORT",
+            "APP_HOST",
+            "APP_KEY",
+            "APP_DEBUG",
+            "APP_URL",
+            "APP_VERSION",
+            "APP_SECRET",
+            "APP_MODE",
+            "APP_WORKERS",
+            "APP_BASE_DIR",
+            "APP_",
+            "MYAPP_WORKRS",
+            "app_workrs",
+        ] {
+            assert_eq!(found(name), None, "{name}");
         }
     }
 

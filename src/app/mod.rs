@@ -1,170 +1,93 @@
-//! An application: its handlers, and the commands that every one has. One file per command, told top to bottom.
+//! An application: how it is put together (`build`), and the commands that every one has. One file per command, told top
+//! to bottom.
 #![forbid(unsafe_code)]
 
+pub(crate) mod build;
+pub(crate) mod call;
 mod check;
+mod cold;
 mod restart;
 mod running;
 mod start;
 mod state;
 mod stop;
+pub(crate) mod testing;
 
 use crate::cli::{self, Command, Parsed};
 use crate::error::{Error, Result, exit};
-use crate::http::Request;
-use crate::http::response::Response;
-use crate::http::routes::Routes;
-use crate::settings::Settings;
-use crate::supervisor::handover::Handover;
+use crate::service::Service;
+use crate::settings::{self, Overrides, Settings};
+use crate::supervisor::handover::{self, Handover};
+use crate::supervisor::holdings::danger;
+use crate::sys::process::Pid;
+use crate::user::User;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::Arc;
-
-/// Runs in every new worker before it says that it is ready.
-type Boot = Box<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
-
-/// What a master and its workers need to know of an application.
-#[derive(Clone)]
-pub(crate) struct Service {
-    pub name: String,
-    pub routes: Arc<Routes>,
-    pub boot: Option<Arc<Boot>>,
-    /// The program's path as it was started, so that a file put in its place is found at a restart.
-    pub program: PathBuf,
-}
-
-impl Service {
-    /// The executable's base name with a suffix, in the 15 bytes that the kernel keeps: it is the base that is cut.
-    pub fn title(&self, suffix: &str) -> String {
-        let executable = std::env::current_exe().ok();
-        let base = executable
-            .as_deref()
-            .and_then(Path::file_name)
-            .map(|name| name.to_string_lossy());
-        // What the kernel adds when the file was replaced.
-        let base = base
-            .as_deref()
-            .unwrap_or(&self.name)
-            .trim_end_matches(" (deleted)");
-        let room = 15usize.saturating_sub(suffix.len());
-        let cut = (0..=base.len().min(room))
-            .rev()
-            .find(|at| base.is_char_boundary(*at))
-            .unwrap_or(0);
-        format!("{}{suffix}", &base[..cut])
-    }
-}
-
-/// An HTTP application: handlers in, the commands `start`, `state`, `stop`, `restart` and `check` out.
-///
-/// ```no_run
-/// use hade::{App, Response};
-/// use std::process::ExitCode;
-///
-/// fn main() -> ExitCode {
-///     App::new("greeter").get("/hello", |_| Response::text("Hello, World!")).main()
-/// }
-/// ```
-pub struct App {
-    name: String,
-    routes: Routes,
-    boot: Option<Boot>,
-}
-
-impl App {
-    /// An application without routes of its own. The name is what its messages begin with. `/healthz` is there
-    /// from the start: 200 while the service serves, restarts included, 503 from the moment it stops.
-    pub fn new(name: impl Into<String>) -> App {
-        App {
-            name: name.into(),
-            routes: Routes::default(),
-            boot: None,
-        }
-    }
-
-    /// Answers `GET` and `HEAD` of this path. Handlers are called by several threads at a time; one that panics is
-    /// answered 500.
-    pub fn get(
-        self,
-        path: &str,
-        handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
-    ) -> App {
-        self.route("GET", path, handler)
-    }
-
-    /// Answers `POST` of this path.
-    pub fn post(
-        self,
-        path: &str,
-        handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
-    ) -> App {
-        self.route("POST", path, handler)
-    }
-
-    /// Answers any other method of this path. A path is compared byte by byte as it is sent, without the query;
-    /// the last handler given for a method and path counts.
-    pub fn route(
-        mut self,
-        method: &str,
-        path: &str,
-        handler: impl Fn(&mut Request) -> Response + Send + Sync + 'static,
-    ) -> App {
-        self.routes.add(method, path, Box::new(handler));
-        self
-    }
-
-    /// Gives the bodies of this path's requests a limit of their own, in bytes, instead of `app.max_body`. Longer ones
-    /// are answered 413 before they are read.
-    pub fn max_body(mut self, path: &str, bytes: u64) -> App {
-        self.routes.limit(path, bytes);
-        self
-    }
-
-    /// Runs in every new worker before it takes requests: the place to open connections and to start threads, which
-    /// must not exist before (a process with threads cannot fork safely). An error, or more than ten seconds, and
-    /// the worker counts as failed: the start fails with these words.
-    pub fn boot(
-        mut self,
-        boot: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static,
-    ) -> App {
-        self.boot = Some(Box::new(boot));
-        self
-    }
-
-    /// Does what the command line says, prints the one error if there is one, and returns the exit status.
-    pub fn main(self) -> ExitCode {
-        let App { name, routes, boot } = self;
-        let service = Service {
-            name,
-            routes: Arc::new(routes),
-            boot: boot.map(Arc::new),
-            program: program_path(),
-        };
-        let name = service.name.clone();
-        ExitCode::from(
-            run(service, std::env::args_os().skip(1)).unwrap_or_else(|error| {
-                // A closed standard error must not turn an error into a panic.
-                let _ = writeln!(std::io::stderr(), "{name}: {error}");
-                error.code()
-            }),
-        )
-    }
-}
 
 fn run(service: Service, args: impl Iterator<Item = OsString>) -> Result<u8> {
-    let cli = match cli::parse(&service.name, args)? {
-        Parsed::Help(text) => {
-            print(&text);
+    let args: Vec<OsString> = args.collect();
+    let is_whole = args
+        .iter()
+        .all(|word| word == "app" || word == "help" || word.as_encoded_bytes().starts_with(b"-"));
+    let cli = match cli::parse(&service.name, args.into_iter()) {
+        Ok(Parsed::Run(cli)) => cli,
+        Ok(Parsed::Help(text)) => {
+            // That of the whole program names them all.
+            let more = if is_whole {
+                service.commands
+            } else {
+                String::new()
+            };
+            print(&(text + &more))?;
             return Ok(exit::DONE);
         }
-        Parsed::Run(cli) => cli,
+        Ok(Parsed::Version) => {
+            let name = &service.name;
+            print(&match &service.version {
+                Some(version) => format!("{name} {version}\n"),
+                None => format!("{name}, made with hade {}\n", env!("CARGO_PKG_VERSION")),
+            })?;
+            return Ok(exit::DONE);
+        }
+        // Workers serve, whatever was made of this program's words on their way here: a wrapper may have changed them.
+        Err(error) => match Handover::take() {
+            Some(handover) => {
+                return resume(service, Err(error), Overrides::default(), handover);
+            }
+            None => return Err(error),
+        },
     };
-    let settings = Settings::load(&cli.overrides, &|name| std::env::var_os(name));
-    let is_start = matches!(cli.command, Command::Start { .. });
+    if matches!(cli.command, Command::Start { daemon, .. } if !daemon || Pid::own().is_init()) {
+        // This process becomes the master, and whoever started it knows its pid already.
+        let _ = crate::signals::catch_early();
+    }
+    // Taken once: each look at the environment goes through all of it.
+    let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let variable = |name: &str| {
+        let found = environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let settings = Settings::load(&cli.overrides, &variable);
+    let is_told = matches!(cli.command, Command::State { .. } | Command::Stop { .. });
+    let settings = match service.mistake.as_ref().filter(|_| !is_told) {
+        Some(mistake) => Err(Error::failed(mistake.clone())),
+        None => settings,
+    };
+    let is_read = matches!(
+        cli.command,
+        Command::Start { .. } | Command::Restart { .. } | Command::Check
+    );
+    // Not for a restart: whoever started what runs was told.
+    if is_read && variable(handover::VARIABLE).is_none() {
+        for (variable, meant) in settings::misspelled(environment.iter().map(|(name, _)| name)) {
+            let text = format!("{variable} is not read; did you mean {meant}?");
+            let _ = writeln!(std::io::stderr(), "{}: {}", service.name, shown(&text));
+        }
+    }
+    // A restart of what did not run is a start, and its words are those that a way back executes again.
+    let is_start = matches!(cli.command, Command::Start { .. } | Command::Restart { .. });
     if let Some(handover) = is_start.then(Handover::take).flatten() {
-        return crate::supervisor::restart::resume(service, settings, cli.overrides, handover)
-            .map(|()| exit::DONE);
+        return resume(service, settings, cli.overrides, handover);
     }
     let settings = match (settings, cli.command) {
         // To look at what runs, and to stop it, needs no more of the settings than where it is.
@@ -173,6 +96,9 @@ fn run(service: Service, args: impl Iterator<Item = OsString>) -> Result<u8> {
         }
         (settings, _) => settings?,
     };
+    if matches!(cli.command, Command::Start { .. } | Command::Check) {
+        check_files(&service, &settings)?;
+    }
     match cli.command {
         Command::Start { daemon, ready_fd } => {
             start::start(service, settings, cli.overrides, daemon, ready_fd)
@@ -184,66 +110,69 @@ fn run(service: Service, args: impl Iterator<Item = OsString>) -> Result<u8> {
     }
 }
 
-/// The path that this program was started by: as given with a slash in it, found in PATH otherwise. Symbolic links
-/// stay, so that one that is turned to a new release is followed; but it must lead to the program that runs here.
-fn program_path() -> PathBuf {
-    use std::os::unix::fs::MetadataExt;
-    let running = std::env::current_exe().unwrap_or_default();
-    let identity = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
-    let itself = identity(Path::new("/proc/self/exe"));
-    let given = PathBuf::from(std::env::args_os().next().unwrap_or_default());
-    let candidates: Vec<PathBuf> = if given.as_os_str().as_encoded_bytes().contains(&b'/') {
-        vec![given]
-    } else {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|directory| directory.join(&given))
-            .collect()
-    };
-    let found = candidates
-        .into_iter()
-        .find(|path| itself.is_some() && identity(path) == itself);
-    found
-        .and_then(|path| std::path::absolute(path).ok())
-        .unwrap_or(running)
+/// This process was a master before it became this program, and goes on as one.
+fn resume(
+    service: Service,
+    settings: Result<Settings>,
+    overrides: Overrides,
+    handover: Handover,
+) -> Result<u8> {
+    crate::supervisor::resume::resume(service, settings, overrides, handover).map(|()| exit::DONE)
 }
 
-/// Prints a result. A standard output that is closed is the caller's choice.
-pub(crate) fn print(text: &str) {
+/// What is to be served must be there before anything else is done, and the user whom it is left to be harmless.
+fn check_files(service: &Service, settings: &Settings) -> Result<()> {
+    let checked = service.routes.check_files(settings);
+    checked.map_err(Error::failed)?;
+    let identity = settings.user.as_ref().map(User::identify).transpose()?;
+    let danger = identity.and_then(|identity| danger(&identity, &service.program, settings));
+    danger.map_or(Ok(()), |danger| Err(Error::failed(danger)))
+}
+
+/// Prints what was asked for. A standard output that is closed is the caller's choice; one that takes nothing, as on a
+/// full disk, is a failure: what it holds is not the answer.
+pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let text = printable(text);
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::failed(
+            format!("cannot write to the standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
-/// Asks who runs; an error names the file.
-fn who(settings: &Settings) -> Result<crate::pidfile::Runs> {
-    let path = &settings.place.pid_file;
-    crate::pidfile::who(path).map_err(|error| {
-        Error::failed(format!(
-            "cannot tell who runs: cannot read {}: {error}",
-            path.display()
-        ))
-    })
+/// Prints what was done. It is done, whether or not that can be said, and so the exit status stays 0.
+pub(crate) fn tell(name: &str, text: &str) {
+    if let Err(error) = print(text) {
+        let _ = writeln!(std::io::stderr(), "{name}: {error}");
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a terminal would take for an order, or show in another order than it stands there: control characters, and
+/// those of Unicode that turn the direction of writing. Text of others may hold them.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
-    #[test]
-    fn titles_fit_into_15_bytes_and_keep_their_suffix() {
-        let service = Service {
-            name: "hade".into(),
-            routes: Arc::default(),
-            boot: None,
-            program: PathBuf::new(),
-        };
-        // The name of a test executable is long.
-        for suffix in [" app", " worker"] {
-            let title = service.title(suffix);
-            assert!(
-                title.len() <= 15 && title.ends_with(suffix) && !title.starts_with(suffix),
-                "{title}"
-            );
+/// Text of several lines with such characters written out: `\u{1b}`.
+fn printable(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(shown).collect();
+    lines.join("\n")
+}
+
+/// The same for what is to stay on one line.
+fn shown(text: &str) -> String {
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_unprintable(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
         }
     }
+    out
 }

@@ -2,34 +2,29 @@
 //! as a daemon. Either way with what `start` was given, unless told otherwise. Not running: start.
 #![forbid(unsafe_code)]
 
-use super::stop::{self, close_wait, hidden};
-use super::{Service, print, who};
-use crate::cli::{self, Command, Parsed};
+use super::running::{PATIENCE, who};
+use super::stop::{close_wait, unreachable};
+use super::{check_files, cold, shown, tell};
 use crate::error::{Error, Result, exit};
 use crate::pidfile::Runs;
+use crate::service::Service;
 use crate::settings::{Overrides, Settings};
 use crate::supervisor::control::{self, Question};
-use crate::supervisor::handover;
 use crate::supervisor::master::Start;
 use crate::supervisor::plan::BOOT_TIME;
-use crate::sys::process::Pid;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::time::Duration;
 
-/// A master answers a plain question within this time.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How much longer than its own limits the master is given to answer.
 const SLACK: Duration = Duration::from_secs(5);
 
 pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool) -> Result<u8> {
-    let pid = match who(&settings)? {
-        Runs::Master(pid) | Runs::ByNumber(pid) => pid,
-        Runs::Hidden => return Err(Error::failed(hidden(&settings))),
-        Runs::Nobody(_) => {
+    let master = match who(&settings)? {
+        Runs::Master(master) => master,
+        runs @ (Runs::Hidden | Runs::Stranger(..)) => {
+            return Err(Error::failed(unreachable(&settings, runs)));
+        }
+        Runs::Nobody => {
+            check_files(&service, &settings)?;
             let start = Start {
                 service,
                 settings,
@@ -44,8 +39,9 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
     // command's, for there the running one was found.
     let ours = Overrides::from_environment(&|name| std::env::var_os(name))?.then(own);
     if cold {
-        return restart_cold(&service, &settings, pid, ours);
+        return cold::restart(&service, &settings, master, ours);
     }
+    let pid = master.pid;
     let socket = settings.place.socket.display();
     let flags = Overrides {
         base_dir: None,
@@ -53,7 +49,8 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
     }
     .to_args();
     // A master that does not even say how it is would keep this command waiting for nothing.
-    let is_there = control::ask_until_heard(&settings.place.socket, &Question::State, PATIENCE);
+    let is_there =
+        control::ask_until_heard(&settings.place.socket, master, &Question::State, PATIENCE);
 
     let question = Question::Restart(flags);
     let answer = is_there.and_then(|facts| {
@@ -61,6 +58,7 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
         let patience = close_wait(&facts).max(settings.close_wait);
         control::ask_until_heard(
             &settings.place.socket,
+            master,
             &question,
             BOOT_TIME * 2 + patience + SLACK,
         )
@@ -78,21 +76,22 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
         answer
             .first()
             .and_then(|line| line.get(index))
-            .map_or("", String::as_str)
+            .map_or_else(String::new, |word| shown(word))
     };
-    match word(0) {
+    match word(0).as_str() {
         "done" => {
-            let cut: Vec<&str> = answer[1..]
+            let cut: Vec<String> = answer[1..]
                 .iter()
                 .filter_map(|line| line.get(1))
-                .map(String::as_str)
+                .map(|word| shown(word))
                 .collect();
             let cut = if cut.is_empty() {
                 String::new()
             } else {
                 format!(" ({})", cut.join("; "))
             };
-            print(&format!("{}: {}{cut}\n", service.name, word(1)));
+            let text = format!("{}: {}{cut}\n", service.name, word(1));
+            tell(&service.name, &text);
             Ok(exit::DONE)
         }
         "refused" => Err(Error::failed(format!(
@@ -101,97 +100,4 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
         ))),
         _ => Err(Error::failed(format!("restart given up: {}", word(1)))),
     }
-}
-
-/// Stop, then start as a daemon.
-fn restart_cold(service: &Service, settings: &Settings, pid: Pid, ours: Overrides) -> Result<u8> {
-    if pid.is_init() {
-        let text = "pid 1 cannot be stopped and started again from inside its container; restart the container";
-        return Err(Error::failed(text));
-    }
-    let given = given_to_start(&service.name, pid, &settings.place.socket)?;
-    let base = std::path::absolute(&settings.place.base).map_err(|error| {
-        Error::failed(format!(
-            "cannot find {}: {error}",
-            settings.place.base.display()
-        ))
-    })?;
-    let base_dir = Some(base.to_string_lossy().into_owned());
-    let overrides = Overrides {
-        base_dir,
-        ..given.overrides.then(ours)
-    };
-    // Before anything is stopped: what will be started must have good settings.
-    let environment = given.environment;
-    Settings::load(&overrides, &|name| {
-        environment.get(&OsString::from(name)).cloned()
-    })?;
-
-    print(&format!(
-        "{}: {}\n",
-        service.name,
-        stop::end(settings, false)?
-    ));
-    // A new process rather than a fork of this one, so that its command line is that of a start for the next restart.
-    let mut command = std::process::Command::new(&service.program);
-    command
-        .args(["app", "start", "--daemon"])
-        .args(overrides.to_args())
-        .env_clear()
-        .envs(environment);
-    let error = command.exec();
-    Err(Error::failed(format!(
-        "stopped, but cannot start {}: {error}",
-        service.program.display()
-    )))
-}
-
-/// What the running master was started with.
-struct Given {
-    overrides: Overrides,
-    environment: BTreeMap<OsString, OsString>,
-}
-
-/// Asks the master, and reads the rest from `proc(5)`.
-fn given_to_start(name: &str, pid: Pid, socket: &Path) -> Result<Given> {
-    let read = |file: &str| {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::read(&path).map_err(|error| {
-            Error::failed(format!(
-                "cannot read what pid {pid} was started with: {path}: {error}; use stop, then start"
-            ))
-        })
-    };
-    let split = |bytes: Vec<u8>| -> Vec<OsString> {
-        let text = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-        text.split(|byte| *byte == 0)
-            .map(|word| OsString::from_vec(word.to_vec()))
-            .collect()
-    };
-    // The master knows best: the command line of a restart that was given up has flags that do not hold.
-    let facts = control::ask_until_heard(socket, &Question::State, PATIENCE).unwrap_or_default();
-    let flags = facts
-        .into_iter()
-        .find(|line| line.first().is_some_and(|word| word == "flags"));
-    let overrides = match flags.map(|flags| Overrides::from_args(flags[1..].to_vec())) {
-        Some(Ok(overrides)) => overrides,
-        _ => match cli::parse(name, split(read("cmdline")?).into_iter().skip(1)) {
-            Ok(Parsed::Run(cli)) if matches!(cli.command, Command::Start { .. }) => cli.overrides,
-            _ => Overrides::default(),
-        },
-    };
-    let mut environment = BTreeMap::new();
-    for pair in split(read("environ")?) {
-        let text = pair.as_encoded_bytes();
-        if let Some(at) = text.iter().position(|byte| *byte == b'=') {
-            let (name, value) = (text[..at].to_vec(), text[at + 1..].to_vec());
-            environment.insert(OsString::from_vec(name), OsString::from_vec(value));
-        }
-    }
-    // Of the restart in place that made this process what it is, and no business of the next.
-    environment.remove(&OsString::from(handover::VARIABLE));
-    Ok(Given {
-        overrides,
-        environment,
-    })
 }

@@ -2,15 +2,24 @@
 //! one waits for its word.
 #![forbid(unsafe_code)]
 
-use super::{Service, print};
+use super::tell;
+use crate::address::Address;
 use crate::daemon::{self, Side};
 use crate::error::{Error, Result, exit};
+use crate::listener::Listener;
+use crate::place::Place;
+use crate::service::Service;
 use crate::settings::{Overrides, Settings};
 use crate::supervisor::master::{self, Start};
 use crate::sys::fd;
 use crate::sys::process::{self, Pid, exit_now, remove_variable};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Another start has tried the same address by then.
+const PASSING: Duration = Duration::from_millis(100);
 
 pub fn start(
     service: Service,
@@ -38,6 +47,7 @@ pub fn start(
         passed,
         ready,
     };
+    warn_of_name(&name, &start.settings.place.base);
     if daemon && !Pid::own().is_init() {
         return launch(start);
     }
@@ -45,12 +55,83 @@ pub fn start(
         let text = "as PID 1 it stays in the foreground, for leaving would end the container; --daemon is ignored";
         let _ = writeln!(std::io::stderr(), "{name}: {text}");
     }
-    master::run_foreground(start).map(|()| exit::DONE)
+    try_address(&start)?;
+    let missing = Missing::before(&start.settings.place);
+    let ended = master::run_foreground(start);
+    ended
+        .inspect_err(|_| missing.take_away())
+        .map(|()| exit::DONE)
+}
+
+/// Where nothing was made yet, nothing is to be made for an address that cannot be had. Behind a `run/` that is there the
+/// order is another one: the lock goes first, for whoever holds it has the address.
+fn try_address(start: &Start) -> Result<()> {
+    let place = &start.settings.place;
+    // A Unix socket may have its place in a directory that is still to be made.
+    let is_unix = matches!(start.settings.address, Address::Unix(_));
+    let is_new = || place.pid_file.parent().is_some_and(|run| !run.exists());
+    let address = start.settings.address.clone().within(&place.base);
+    let until = Instant::now() + PASSING;
+    while start.passed.is_none() && !is_unix && is_new() {
+        match Listener::bind(&address) {
+            Ok(mut listener) => {
+                listener.close();
+                break;
+            }
+            // Another start of this service may be trying it, too: then one of them makes the directory.
+            Err(_) if Instant::now() < until => std::thread::sleep(PASSING / 10),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The directories that a start makes for its files.
+struct Missing(Vec<PathBuf>);
+
+impl Missing {
+    fn before(place: &Place) -> Missing {
+        let files = [&place.pid_file, &place.log_file, &place.socket];
+        let parents = files.into_iter().flat_map(|file| {
+            let file = std::path::absolute(file).unwrap_or_default();
+            let above = file.ancestors().skip(1).map(Path::to_owned);
+            above
+                .take_while(|parent| !parent.exists())
+                .collect::<Vec<_>>()
+        });
+        let mut missing: Vec<PathBuf> = parents.collect();
+        // Those below others first.
+        missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        missing.dedup();
+        Missing(missing)
+    }
+
+    /// After a start that failed. One that has a file, such as a log that says why, stays.
+    fn take_away(&self) {
+        for directory in &self.0 {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+/// A restart in place hands the directory over as a word of a command line, which is UTF-8.
+fn warn_of_name(name: &str, base: &Path) {
+    let base = std::path::absolute(base).unwrap_or_default();
+    if base.to_str().is_none() {
+        let shown = base.display();
+        let text = format!(
+            "the name of {shown} is not UTF-8: \"app restart\" will refuse, \"app restart --cold\" works"
+        );
+        let _ = writeln!(std::io::stderr(), "{name}: {text}");
+    }
 }
 
 /// Starts a daemon, waits until it serves, and prints what it says.
 pub fn launch(start: Start) -> Result<u8> {
     let log = start.settings.place.log_file.display().to_string();
+    let name = start.service.name.clone();
+    try_address(&start)?;
+    let missing = Missing::before(&start.settings.place);
 
     match daemon::detach()
         .map_err(|error| Error::failed(format!("cannot go into the background: {error}")))?
@@ -68,8 +149,9 @@ pub fn launch(start: Start) -> Result<u8> {
             if said.is_err() {
                 // Until it is gone it holds the lock, and another start would take it for a running one.
                 process::wait_child(pid);
+                missing.take_away();
             }
-            print(&said?);
+            tell(&name, &said?);
             Ok(exit::DONE)
         }
     }

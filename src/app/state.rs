@@ -2,62 +2,78 @@
 //! health checks in images that hold nothing but this binary a probe.
 #![forbid(unsafe_code)]
 
-use super::stop::{hidden, not_running};
-use super::{Service, print, who};
+use super::running::{PATIENCE, has_nowhere, who};
+use super::stop::{not_running, unreachable};
+use super::{is_unprintable, print, shown, tell};
+use crate::address::Address;
 use crate::error::{Error, Result, exit};
 use crate::http::routes::HEALTH;
-use crate::pidfile::{Content, Runs};
+use crate::pidfile::{Process, Runs};
+use crate::service::Service;
 use crate::settings::Settings;
 use crate::supervisor::control::{self, Question};
-use crate::sys::process::Pid;
+use crate::sys::process::{self, Pid};
 use crate::sys::socket;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The master answers within this time or is said not to.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// A probe is over within this time, the question where to probe included.
 const PROBE: Duration = Duration::from_millis(1900);
 
 pub fn state(service: &Service, settings: &Settings, json: bool, probe: bool) -> Result<u8> {
     let begun = Instant::now();
-    let runs = who(settings).map_err(|error| error.with_code(exit::UNKNOWN))?;
+    // A health check knows of good and bad alone: what cannot be told is not healthy.
+    let code = if probe { exit::FAILED } else { exit::UNKNOWN };
+    let runs = match who(settings) {
+        Err(_) if probe && has_nowhere(settings) => {
+            // A container whose first process cannot be asked where it listens: where the settings say.
+            return health(service, &own_address(settings), begun);
+        }
+        Err(error) if json && !probe => {
+            let printed = print(&unknown(exit::UNKNOWN, &error.to_string()));
+            printed.map_err(|error| error.with_code(exit::UNKNOWN))?;
+            return Ok(exit::UNKNOWN);
+        }
+        runs => runs.map_err(|error| error.with_code(code))?,
+    };
     let (text, code) = match runs {
-        Runs::Master(pid) | Runs::ByNumber(pid) => match ask(settings) {
-            Ok(facts) if probe => return health(service, &facts, begun),
+        Runs::Master(master) => match ask(settings, master) {
+            Ok(facts) if probe => {
+                let address = told_address(settings, master, &facts);
+                return health(service, &address, begun);
+            }
             Ok(facts) if json => (facts.json(), exit::DONE),
-            Ok(facts) => (facts.screen(&service.name), exit::DONE),
-            Err(why) => (alive_but(pid, &why), exit::UNKNOWN),
+            Ok(facts) => (facts.shown().screen(&service.name, master.uid), exit::DONE),
+            Err(why) => (alive_but(master.pid, &why), exit::UNKNOWN),
         },
-        Runs::Nobody(content @ Content::Pid(_)) => (not_running(settings, content), exit::FAILED),
-        Runs::Nobody(content) => (not_running(settings, content), exit::NOT_RUNNING),
-        Runs::Hidden => (hidden(settings), exit::UNKNOWN),
+        Runs::Nobody => not_running(settings),
+        runs => (unreachable(settings, runs), exit::UNKNOWN),
     };
     if probe {
         return Err(Error::failed(text));
     }
-    match (code, json) {
+    let printed = match (code, json) {
         (exit::DONE, _) => print(&text),
-        (_, true) => print(&format!(
-            "{{\"running\":{},\"reason\":{}}}\n",
-            unknown(code),
-            quoted(&text)
-        )),
+        (_, true) => print(&unknown(code, &text)),
         (exit::UNKNOWN, false) => return Err(Error::failed(text).with_code(code)),
         (_, false) => print(&format!("{}: {text}\n", service.name)),
-    }
-    Ok(code)
+    };
+    printed
+        .map(|()| code)
+        .map_err(|error| error.with_code(exit::UNKNOWN))
 }
 
-fn unknown(code: u8) -> &'static str {
-    if code == exit::UNKNOWN {
-        "null"
-    } else {
-        "false"
-    }
+/// The object for what is not running, or of which that cannot be told.
+fn unknown(code: u8, reason: &str) -> String {
+    let running = match code {
+        exit::UNKNOWN => "null",
+        _ => "false",
+    };
+    let reason = quoted(reason);
+    format!("{{\"running\":{running},\"reason\":{reason}}}\n")
 }
 
 fn alive_but(pid: Pid, why: &str) -> String {
@@ -67,9 +83,9 @@ fn alive_but(pid: Pid, why: &str) -> String {
 /// What the master says of itself.
 struct Facts(Vec<Vec<String>>);
 
-fn ask(settings: &Settings) -> std::result::Result<Facts, String> {
+fn ask(settings: &Settings, master: Process) -> std::result::Result<Facts, String> {
     let path = &settings.place.socket;
-    let answer = control::ask_until_heard(path, &Question::State, PATIENCE);
+    let answer = control::ask_until_heard(path, master, &Question::State, PATIENCE);
     answer
         .map(Facts)
         .map_err(|error| format!("{}: {error}", path.display()))
@@ -95,14 +111,40 @@ impl Facts {
         millis(self.get(key))
     }
 
+    /// The same with nothing in it that a terminal would take for more than text.
+    fn shown(&self) -> Facts {
+        let lines = self.0.iter();
+        Facts(
+            lines
+                .map(|line| line.iter().map(|word| shown(word)).collect())
+                .collect(),
+        )
+    }
+
+    /// A word that is a number or a truth value; anything else is none in JSON either.
+    fn plain(word: &str) -> String {
+        match word {
+            "true" | "false" => word.to_owned(),
+            _ => word
+                .parse::<u64>()
+                .map_or_else(|_| "null".to_owned(), |number| number.to_string()),
+        }
+    }
+
     /// One screen for people.
-    fn screen(&self, name: &str) -> String {
+    fn screen(&self, name: &str, uid: u32) -> String {
         let mut text = format!(
             "{name}: running, pid {}, on {}\n",
             self.get("pid"),
             self.get("address")
         );
         let mut fact = |key: &str, value: String| text += &format!("  {key:<12} {value}\n");
+        if let Some([what]) = self.lines("absent").next() {
+            fact("address", what.clone());
+        }
+        if uid != process::euid() {
+            fact("user", format!("uid {uid}"));
+        }
         let note = if self.get("restarting") == "true" {
             ", a restart is under way"
         } else {
@@ -136,6 +178,9 @@ impl Facts {
                 self.get("accepted")
             ),
         );
+        if let Some([why]) = self.lines("trouble").next() {
+            fact("trouble", format!("no worker serves: {why}"));
+        }
         let refused: Vec<String> = self
             .lines("refused")
             .filter_map(|words| match words {
@@ -181,23 +226,21 @@ impl Facts {
 
     /// One object for programs; the README has its keys.
     fn json(&self) -> String {
-        let number = |key: &'static str| {
-            Some(self.get(key))
-                .filter(|value| !value.is_empty())
-                .unwrap_or("null")
-                .to_owned()
-        };
+        let number = |key: &'static str| Facts::plain(self.get(key));
         let seconds =
             |millis: &str| format!("{:.3}", millis.parse::<u64>().unwrap_or(0) as f64 / 1000.0);
+        let none = "0".to_owned();
         let workers: Vec<String> = self
             .lines("worker")
             .filter_map(|words| {
                 let [pid, stage, uptime, open, in_flight, requests, slow @ ..] = words else { return None };
                 // A master of an earlier version does not tell.
                 let (overdue, longest) = match slow {
-                    [count, longest] => (count.as_str(), seconds(longest)),
-                    _ => ("0", seconds("0")),
+                    [count, longest] => (count, seconds(longest)),
+                    _ => (&none, seconds("0")),
                 };
+                let [pid, open, in_flight, requests, overdue] =
+                    [pid, open, in_flight, requests, overdue].map(|word| Facts::plain(word));
                 let (stage, uptime) = (quoted(stage), seconds(uptime));
                 Some(format!(
                     "{{\"pid\":{pid},\"state\":{stage},\"uptime_seconds\":{uptime},\"connections\":{open},\
@@ -210,7 +253,8 @@ impl Facts {
             .lines("refused")
             .filter_map(|words| {
                 let [cause, count] = words else { return None };
-                Some(format!("\"{}\":{count}", cause.replace(' ', "_")))
+                let cause = quoted(&cause.replace(' ', "_"));
+                Some(format!("{cause}:{}", Facts::plain(count)))
             })
             .collect();
         let last = self.lines("last_restart").next().and_then(|words| {
@@ -218,8 +262,9 @@ impl Facts {
                 return None;
             };
             Some(format!(
-                "{{\"at_unix_seconds\":{},\"ok\":{went_well},\"text\":{}}}",
+                "{{\"at_unix_seconds\":{},\"ok\":{},\"text\":{}}}",
                 seconds(at),
+                Facts::plain(went_well),
                 quoted(how)
             ))
         });
@@ -227,6 +272,10 @@ impl Facts {
             ("running", "true".to_owned()),
             ("pid", number("pid")),
             ("address", quoted(self.get("address"))),
+            (
+                "address_is_there",
+                self.lines("absent").next().is_none().to_string(),
+            ),
             ("daemon", number("daemon")),
             ("uptime_seconds", seconds(self.get("uptime"))),
             ("generation", number("generation")),
@@ -238,6 +287,13 @@ impl Facts {
             ("backlog", number("backlog")),
             ("refused", format!("{{{}}}", refused.join(","))),
             ("worker_deaths", number("worker_deaths")),
+            (
+                "trouble",
+                match self.get("trouble") {
+                    "" => "null".to_owned(),
+                    why => quoted(why),
+                },
+            ),
             ("workers", format!("[{}]", workers.join(","))),
             ("last_restart", last.unwrap_or_else(|| "null".to_owned())),
         ];
@@ -278,7 +334,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out += &format!("\\u{:04x}", c as u32),
+            c if is_unprintable(c) => out += &format!("\\u{:04x}", c as u32),
             c => out.push(c),
         }
     }
@@ -286,8 +342,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// A real request to the health path.
-fn health(service: &Service, facts: &Facts, begun: Instant) -> Result<u8> {
-    let address = facts.get("reachable");
+fn health(service: &Service, address: &str, begun: Instant) -> Result<u8> {
     let failed = |why: String| Error::failed(format!("not healthy: {address}{HEALTH}: {why}"));
     if address.is_empty() {
         return Err(Error::failed("not healthy: it is stopping"));
@@ -309,9 +364,16 @@ fn health(service: &Service, facts: &Facts, begun: Instant) -> Result<u8> {
             status_of(stream)
         }),
     };
-    match status.map_err(|error| failed(error.to_string()))? {
+    let worded = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("no answer within {} s", PROBE.as_secs_f64())
+        }
+        _ => error.to_string(),
+    };
+    match status.map_err(|error| failed(worded(error)))? {
         200 => {
-            print(&format!("{}: healthy\n", service.name));
+            // Whoever probes looks at the exit status.
+            tell(&service.name, &format!("{}: healthy\n", service.name));
             Ok(exit::DONE)
         }
         status => Err(failed(format!("status {status}"))),
@@ -322,6 +384,26 @@ fn left(begun: Instant) -> Duration {
     PROBE
         .saturating_sub(begun.elapsed())
         .max(Duration::from_millis(1))
+}
+
+/// Where the master says that it listens. No path is taken from the process of another user.
+fn told_address(settings: &Settings, master: Process, facts: &Facts) -> String {
+    let told = facts.get("reachable");
+    match master.uid == process::euid() || !told.starts_with("unix:") {
+        true => told.to_owned(),
+        false => settings.address.to_string(),
+    }
+}
+
+/// Where the settings say, as it is reached from this machine.
+fn own_address(settings: &Settings) -> String {
+    match &settings.address {
+        Address::Any { port } | Address::Localhost { port } => format!("127.0.0.1:{port}"),
+        Address::Ip(address) if address.ip().is_unspecified() => {
+            format!("127.0.0.1:{}", address.port())
+        }
+        address => address.to_string(),
+    }
 }
 
 /// Asks on a fresh connection, and reads no further than the status.
@@ -372,7 +454,7 @@ mod tests {
 
     #[test]
     fn for_people() {
-        let screen = facts().screen("hade");
+        let screen = facts().screen("hade", process::euid());
         let expected = "hade: running, pid 7, on http://localhost:8888\n  uptime       61.5 s, generation 2\n  \
                         requests     10 answered, 1 in flight\n  connections  3 open, 5 accepted\n  \
                         refused      7 malformed\n  \
@@ -384,7 +466,7 @@ mod tests {
 
     #[test]
     fn for_programs() {
-        let expected = r#"{"running":true,"pid":7,"address":"http://localhost:8888","daemon":true,"uptime_seconds":61.500,"generation":2,"restarting":false,"connections":3,"in_flight":1,"requests":10,"accepted":5,"backlog":null,"refused":{"malformed":7,"too_slow":0},"worker_deaths":1,"workers":[{"pid":9,"state":"serving","uptime_seconds":5.000,"connections":3,"in_flight":1,"requests":4,"slow_handlers":2,"slowest_seconds":12.000}],"last_restart":{"at_unix_seconds":0.000,"ok":false,"text":"say \"no\"\u000a"}}"#;
+        let expected = r#"{"running":true,"pid":7,"address":"http://localhost:8888","address_is_there":true,"daemon":true,"uptime_seconds":61.500,"generation":2,"restarting":false,"connections":3,"in_flight":1,"requests":10,"accepted":5,"backlog":null,"refused":{"malformed":7,"too_slow":0},"worker_deaths":1,"trouble":null,"workers":[{"pid":9,"state":"serving","uptime_seconds":5.000,"connections":3,"in_flight":1,"requests":4,"slow_handlers":2,"slowest_seconds":12.000}],"last_restart":{"at_unix_seconds":0.000,"ok":false,"text":"say \"no\"\u000a"}}"#;
         assert_eq!(facts().json().trim_end(), expected);
     }
 

@@ -1,21 +1,27 @@
 //! `app stop`: TERM to the master, and a wait until it is gone. The pid file is the master's to empty.
 #![forbid(unsafe_code)]
 
-use super::running::Running;
-use super::{Service, print, who};
+use super::running::{Running, who};
+use super::{shown, tell};
 use crate::error::{Error, Result, exit};
-use crate::pidfile::{Content, Runs};
+use crate::pidfile::{Content, PidFile, Runs};
+use crate::service::Service;
 use crate::settings::Settings;
 use crate::supervisor::control::{self, Answer, Question};
 use crate::sys::process::Pid;
 use crate::sys::signal::Signal;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A stop is given up after twice `close_wait`, but a master deserves this long in any case.
+/// A stop is given up after `stop_delay` and twice `close_wait`, but a master deserves this long in any case.
 const LEAST_WAIT: Duration = Duration::from_secs(2);
 
+/// No `close_wait` is longer, and no `stop_delay`.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
 pub fn stop(service: &Service, settings: &Settings, force: bool) -> Result<u8> {
-    print(&format!("{}: {}\n", service.name, end(settings, force)?));
+    let ended = end(settings, force)?;
+    tell(&service.name, &format!("{}: {ended}\n", service.name));
     Ok(exit::DONE)
 }
 
@@ -23,25 +29,20 @@ pub fn stop(service: &Service, settings: &Settings, force: bool) -> Result<u8> {
 pub fn end(settings: &Settings, force: bool) -> Result<String> {
     let begun = Instant::now();
     let runs = who(settings)?;
-    if runs == Runs::Hidden {
-        return Err(Error::failed(hidden(settings)));
+    if let Runs::Hidden | Runs::Stranger(..) = runs {
+        return Err(Error::failed(unreachable(settings, runs)));
     }
     let Some(running) = Running::open(settings, runs)? else {
-        let content = if let Runs::Nobody(content) = runs {
-            content
-        } else {
-            Content::Empty
-        };
-        return Ok(not_running(settings, content));
+        return Ok(not_running(settings).0);
     };
-    let pid = running.pid;
+    let pid = running.process.pid;
     // What came of it is written to this connection before the master leaves. Where there is none it is not known.
     let question = if pid.is_init() {
         Question::Stop
     } else {
         Question::Report
     };
-    let mut report = control::ask(&settings.place.socket, &question);
+    let mut report = control::ask(&settings.place.socket, running.process, &question);
     match (&report, pid.is_init()) {
         (_, false) => running.signal(Signal::Term)?,
         (Ok(_), true) => return last_words(settings, pid, begun, report),
@@ -52,14 +53,13 @@ pub fn end(settings: &Settings, force: bool) -> Result<String> {
             )));
         }
     }
-    let mut wait = (settings.close_wait * 2).max(LEAST_WAIT);
+    let mut wait = (settings.stop_delay + settings.close_wait * 2).max(LEAST_WAIT);
     let mut is_gone = running.wait_gone(wait)?;
     // It may have been started with more patience than this command knows of.
     let more = report
         .as_mut()
-        .map(|report| close_wait(&report.so_far()))
-        .unwrap_or_default()
-        * 2;
+        .map(|report| longest(&report.so_far()))
+        .unwrap_or_default();
     if !is_gone && more > wait {
         is_gone = running.wait_gone(more - wait)?;
         wait = more;
@@ -103,8 +103,9 @@ fn last_words(
         ))
     };
     let mut report = report.map_err(failed)?;
-    let told = close_wait(&report.so_far()).max(settings.close_wait);
-    let said = report.read((told * 2).max(LEAST_WAIT)).map_err(failed)?;
+    let own = settings.stop_delay + settings.close_wait * 2;
+    let told = longest(&report.so_far()).max(own);
+    let said = report.read(told.max(LEAST_WAIT)).map_err(failed)?;
     std::mem::forget(report);
     if !said
         .iter()
@@ -117,13 +118,25 @@ fn last_words(
     Ok(stopped(pid, begun.elapsed(), &said))
 }
 
-/// How long the running one takes at most, as it told.
+/// How long the running one drains at most, as it told.
 pub fn close_wait(told: &[Vec<String>]) -> Duration {
+    time(told, 1)
+}
+
+/// How long a stop of the running one is waited for.
+fn longest(told: &[Vec<String>]) -> Duration {
+    // A master of an earlier version tells no delay, and has none.
+    time(told, 2) + time(told, 1) * 2
+}
+
+/// A time of those that the running one told, by its place in the line.
+fn time(told: &[Vec<String>], place: usize) -> Duration {
     let line = told
         .iter()
         .find(|line| line.first().is_some_and(|word| word == "close_wait"));
-    let millis = line.and_then(|line| line.get(1)?.parse().ok());
-    Duration::from_millis(millis.unwrap_or(0))
+    let millis = line.and_then(|line| line.get(place)?.parse().ok());
+    // What a master of another user says is no reason to wait for ever.
+    Duration::from_millis(millis.unwrap_or(0)).min(LONGEST_WAIT)
 }
 
 /// `stopped pid 4711 after 1.3 s; 12 requests finished, 1 cut (GET /slow, 5.0 s)`
@@ -135,11 +148,15 @@ fn stopped(pid: Pid, took: Duration, report: &[Vec<String>]) -> String {
             .filter(move |line| line.first().is_some_and(|word| word == key))
     };
     if let Some([_, finished, cut]) = of("stopped").next().map(Vec::as_slice) {
-        text += &format!("; {finished} requests finished, {cut} cut");
+        text += &format!(
+            "; {} requests finished, {} cut",
+            shown(finished),
+            shown(cut)
+        );
     }
-    let named: Vec<&str> = of("cut")
+    let named: Vec<String> = of("cut")
         .filter_map(|line| line.get(1))
-        .map(String::as_str)
+        .map(|name| shown(name))
         .collect();
     if !named.is_empty() {
         text += &format!(" ({})", named.join("; "));
@@ -147,20 +164,50 @@ fn stopped(pid: Pid, took: Duration, report: &[Vec<String>]) -> String {
     text
 }
 
-/// The words for "nobody runs".
-pub fn not_running(settings: &Settings, content: Content) -> String {
-    let path = settings.place.pid_file.display();
-    match content {
-        Content::Empty => "not running".to_owned(),
-        Content::Pid(pid) => format!("not running; {path} names pid {pid}, which is not it"),
-        Content::Garbage => format!("not running; {path} holds no pid"),
+/// The words for "nobody runs", and the exit status of `state`.
+pub fn not_running(settings: &Settings) -> (String, u8) {
+    let file = &settings.place.pid_file;
+    if !is_there(file) && !is_there(&settings.place.socket) {
+        let socket = &settings.place.socket;
+        let at = match file.parent() {
+            Some(directory) if socket.parent() == Some(directory) && directory != Path::new("") => {
+                format!("no pid file and no socket in {}/", directory.display())
+            }
+            _ => format!("no {} and no {}", file.display(), socket.display()),
+        };
+        return (format!("not running; {at}"), exit::NOT_RUNNING);
+    }
+    let path = file.display();
+    match PidFile::read(&settings.place.pid_file) {
+        Ok(Content::Empty) => ("not running".to_owned(), exit::NOT_RUNNING),
+        Ok(Content::Pid(pid)) => (
+            format!("not running; {path} names pid {pid}, which is not it"),
+            exit::FAILED,
+        ),
+        Ok(Content::Garbage) => (
+            format!("not running; {path} holds no pid"),
+            exit::NOT_RUNNING,
+        ),
+        Err(error) => (
+            format!("not running; cannot read {path}: {error}"),
+            exit::NOT_RUNNING,
+        ),
     }
 }
 
-/// The words for a lock whose holder has no number here.
-pub fn hidden(settings: &Settings) -> String {
-    let path = settings.place.pid_file.display();
-    format!(
-        "{path} is locked by a process that cannot be seen from here (another container or host); ask there"
-    )
+fn is_there(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// The words for a lock that is held by a process which cannot be asked or signalled.
+pub fn unreachable(settings: &Settings, runs: Runs) -> String {
+    let path = settings.place.lock_file();
+    let path = path.display();
+    let Runs::Stranger(pid, uid) = runs else {
+        return format!(
+            "{path} is locked by a process that cannot be seen from here (another container or host); ask there"
+        );
+    };
+    let whose = uid.map_or_else(String::new, |uid| format!(" of uid {uid}"));
+    format!("{path} is locked by pid {pid}{whose}, which is no master of this service")
 }

@@ -12,6 +12,9 @@ const EXTENSION_BYTES: u32 = 4 * 1024;
 /// Most bytes of trailers, line ends and the empty line after them included.
 const TRAILER_BYTES: u32 = 8 * 1024;
 
+/// The refusal of a body that is longer than it may be.
+pub(crate) const TOO_LARGE: Refusal = Refusal::new(413, "body too large");
+
 /// Whether a body is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -26,9 +29,21 @@ pub enum Progress {
 enum Stage {
     #[default]
     Size,
-    /// After a blank that may only lead to an extension.
+    /// After a blank that may only lead to an extension. From here to `SizeLf` it is extensions (RFC 9112 §7.1.1).
     Blank,
+    /// Before a name, where blanks may stand.
     Extension,
+    ExtensionName,
+    /// After a blank behind a name.
+    NameBlank,
+    /// Before a value, where blanks may stand.
+    Equals,
+    ExtensionValue,
+    Quoted,
+    QuotedPair,
+    QuoteEnd,
+    /// After a blank behind a value.
+    ValueBlank,
     SizeLf,
     Data,
     DataCr,
@@ -102,7 +117,7 @@ impl Chunked {
     /// One byte of what is not data.
     fn step(&mut self, byte: u8, max: usize) -> Result<Stage, Refusal> {
         match self.stage {
-            Stage::Blank | Stage::Extension => {
+            stage if (Stage::Blank..Stage::SizeLf).contains(&stage) => {
                 self.extensions += 1;
                 if self.extensions > EXTENSION_BYTES {
                     return Err(Refusal::bad("too much chunk extension"));
@@ -121,17 +136,14 @@ impl Chunked {
             (Stage::Size, _) if self.digits == 0 => {
                 Err(Refusal::misplaced(byte, "chunk without a size"))
             }
-            (Stage::Size | Stage::Extension, b'\r') => Ok(Stage::SizeLf),
+            (Stage::Size, b'\r') => Ok(Stage::SizeLf),
             (Stage::Size | Stage::Blank, b';') => Ok(Stage::Extension),
             (Stage::Size | Stage::Blank, b' ' | b'\t') => Ok(Stage::Blank),
             (Stage::Size | Stage::Blank, _) => {
                 Err(Refusal::misplaced(byte, "malformed chunk size"))
             }
-            (Stage::Extension, _) if is(byte, VALUE) => Ok(Stage::Extension),
-            (Stage::Extension, _) => Err(Refusal::misplaced(
-                byte,
-                "control byte in a chunk extension",
-            )),
+            (stage, _) if stage < Stage::SizeLf => extension(stage, byte)
+                .ok_or_else(|| Refusal::misplaced(byte, "malformed chunk extension")),
             (Stage::SizeLf, b'\n') => self.start_chunk(max),
             (Stage::DataCr, b'\r') => Ok(Stage::DataLf),
             (Stage::DataCr, _) => Err(Refusal::misplaced(byte, "chunk longer than its size")),
@@ -165,7 +177,7 @@ impl Chunked {
     /// A size line is complete; size 0 is the last chunk, and trailers follow.
     fn start_chunk(&mut self, max: usize) -> Result<Stage, Refusal> {
         if self.left > (max as u64).saturating_sub(self.total) {
-            return Err(Refusal::new(413, "body too large"));
+            return Err(TOO_LARGE);
         }
         self.total += self.left;
         self.digits = 0;
@@ -174,6 +186,30 @@ impl Chunked {
             _ => Ok(Stage::Data),
         }
     }
+}
+
+/// One byte of an extension, `;name`, `;name=value` or `;name="value"`; `None` where it cannot stand.
+fn extension(stage: Stage, byte: u8) -> Option<Stage> {
+    let (is_token, is_blank) = (is(byte, TOKEN), matches!(byte, b' ' | b'\t'));
+    Some(match (stage, byte) {
+        (Stage::Extension, _) if is_blank => Stage::Extension,
+        (Stage::Extension | Stage::ExtensionName, _) if is_token => Stage::ExtensionName,
+        (Stage::ExtensionName | Stage::NameBlank, b'=') => Stage::Equals,
+        (Stage::ExtensionName | Stage::NameBlank, _) if is_blank => Stage::NameBlank,
+        (Stage::Equals, _) if is_blank => Stage::Equals,
+        (Stage::Equals, b'"') => Stage::Quoted,
+        (Stage::Equals | Stage::ExtensionValue, _) if is_token => Stage::ExtensionValue,
+        (Stage::Quoted, b'"') => Stage::QuoteEnd,
+        (Stage::Quoted, b'\\') => Stage::QuotedPair,
+        (Stage::Quoted | Stage::QuotedPair, _) if is(byte, VALUE) => Stage::Quoted,
+        (Stage::ExtensionValue | Stage::QuoteEnd | Stage::ValueBlank, _) if is_blank => {
+            Stage::ValueBlank
+        }
+        (Stage::Extension | Stage::Equals | Stage::Quoted | Stage::QuotedPair, _) => return None,
+        (_, b';') => Stage::Extension,
+        (Stage::ExtensionName | Stage::ExtensionValue | Stage::QuoteEnd, b'\r') => Stage::SizeLf,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -226,8 +262,9 @@ mod tests {
         "1\r\na\r\n2\r\n\r\n\r\n000\r\n\r\n => a\r\n => ",
         "a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n => 01234567890123456789 => ",
         "0000000000000001\r\nx\r\n0000000000000000\r\n\r\n => x => ",
-        "1;a=b;c=\"d;e\"\r\nx\r\n0;\u{e9}\t\r\n\r\n => x => ",
-        "1 \t;a\r\nx\r\n0\t;\r\n\r\n => x => ",
+        "1;a=b;c=\"d;e\"\r\nx\r\n0;a=\"\u{e9}\t\"\r\n\r\n => x => ",
+        "1 \t;\ta\r\nx\r\n0\t; a = b ;c=\"\" \t;d\r\n\r\n => x => ",
+        "1;a=\"\\\"\\\\\"\r\nx\r\n0;!#$=~\r\n\r\n => x => ",
         "0\r\nA: b\r\nB:\r\nC:\t\u{e9} ~\r\n\r\nrest =>  => rest",
         "0\r\nContent-Length: 5\r\n\r\n =>  => ",
     ];
@@ -254,8 +291,27 @@ mod tests {
         "1;a\nx => 400 bare LF",
         "1\rx => 400 bare CR",
         "1;a\rb => 400 bare CR",
-        "1;\0\r\n => 400 control byte in a chunk extension",
-        "1;\u{7f}\r\n => 400 control byte in a chunk extension",
+        "1;\0\r\n => 400 malformed chunk extension",
+        "1;\u{7f}\r\n => 400 malformed chunk extension",
+        "1;\r\n => 400 malformed chunk extension",
+        "1; \r\n => 400 malformed chunk extension",
+        "1;;;=\r\n => 400 malformed chunk extension",
+        "1;a;\r\n => 400 malformed chunk extension",
+        "1;=b\r\n => 400 malformed chunk extension",
+        "1;a=\r\n => 400 malformed chunk extension",
+        "1;a= \r\n => 400 malformed chunk extension",
+        "1;a \r\n => 400 malformed chunk extension",
+        "1;a b\r\n => 400 malformed chunk extension",
+        "1;a=b \r\n => 400 malformed chunk extension",
+        "1;a=b c\r\n => 400 malformed chunk extension",
+        "1;a=b=c\r\n => 400 malformed chunk extension",
+        "1;a=\"b\r\n => 400 malformed chunk extension",
+        "1;a=\"b\\\r\n => 400 malformed chunk extension",
+        "1;a=\"b\"c\r\n => 400 malformed chunk extension",
+        "1;a=\"b\" \r\n => 400 malformed chunk extension",
+        "1;a=\"\0\"\r\n => 400 malformed chunk extension",
+        "1;\u{e9}\r\n => 400 malformed chunk extension",
+        "1;a=b,c\r\n => 400 malformed chunk extension",
         "00000000000000001\r\n => 400 chunk size out of range",
         "FFFFFFFFFFFFFFFFF\r\n => 400 chunk size out of range",
         "FFFFFFFFFFFFFFFF\r\n => 413 body too large",
@@ -340,7 +396,7 @@ mod tests {
         assert!(decoder.decode(&input[8..], &mut out, 4).is_err());
 
         // Extensions of all chunks together.
-        let half = ";".repeat(EXTENSION_BYTES as usize / 2);
+        let half = ";".to_owned() + &"a".repeat(EXTENSION_BYTES as usize / 2 - 1);
         let extensions = |more| format!("1{half}\r\nx\r\n0{half}{more}\r\n\r\n");
         let decoded = |input: String| fed(input.as_bytes(), MAX, 0..=input.len());
         assert!(matches!(
@@ -348,7 +404,7 @@ mod tests {
             (_, Ok((_, Progress::Done)))
         ));
         assert_eq!(
-            refusal(decoded(extensions(";"))),
+            refusal(decoded(extensions("a"))),
             "400 too much chunk extension"
         );
 

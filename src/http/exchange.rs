@@ -3,116 +3,21 @@
 //! it last, so that a number which the kernel gives out again can never be met by the wrong one.
 #![forbid(unsafe_code)]
 
-use super::Request;
+use super::client::{Client, Loan, Token, Watched};
 use super::output::Output;
+use super::permits::{Permit, Permits};
+use super::record::{Entry, Known, Record};
 use super::refusals::Refusals;
+use super::request::{Request, Worker};
 use crate::ledger::Slot;
+use crate::sys::atomic::AtomicU64;
 use crate::sys::epoll::{Bell, Epoll, Interest};
 use crate::sys::socket;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-
-/// Names a connection for epoll, for tiny_http and for the way back: place in the gate's table and a serial number
-/// that tells its successive users apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Token(pub u64);
-
-impl Token {
-    pub fn new(place: usize, serial: u32) -> Token {
-        Token(u64::from(serial) << 32 | place as u64 & 0xffff_ffff)
-    }
-
-    pub fn place(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
-    }
-
-    pub fn serial(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
-/// Where a connection stands that was lent to a handler. Times are on the exchange's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Loan {
-    /// No handler has it yet.
-    Waiting,
-    /// A handler has had it since then.
-    Working(u64),
-    /// Answered and given back; the next request may come.
-    Idle(u64),
-    /// Answered and shut for writing; what still comes is thrown away.
-    Closing(u64),
-}
-
-impl Loan {
-    /// One word: what it is in the lowest two bits, [`ARMING`], the time above.
-    fn packed(self) -> u64 {
-        match self {
-            Loan::Waiting => 0,
-            Loan::Working(at) => at << 3 | 1,
-            Loan::Idle(at) => at << 3 | 2,
-            Loan::Closing(at) => at << 3 | 3,
-        }
-    }
-
-    fn unpacked(word: u64) -> Loan {
-        match word & 3 {
-            0 => Loan::Waiting,
-            1 => Loan::Working(word >> 3),
-            2 => Loan::Idle(word >> 3),
-            _ => Loan::Closing(word >> 3),
-        }
-    }
-}
-
-/// The handler has given the connection back and has still to arm it, or to say by a note that there is more in it:
-/// until then the gate may take it for what epoll or the note reports, and for nothing else.
-const ARMING: u64 = 1 << 2;
-
-/// One client's socket.
-pub(crate) struct Client {
-    fd: OwnedFd,
-    pub peer: Option<SocketAddr>,
-    loan: AtomicU64,
-}
-
-impl Client {
-    pub fn new(fd: OwnedFd, peer: Option<SocketAddr>) -> Client {
-        Client {
-            fd,
-            peer,
-            loan: AtomicU64::new(0),
-        }
-    }
-
-    pub fn loan(&self) -> Loan {
-        Loan::unpacked(self.loan.load(Ordering::SeqCst))
-    }
-
-    /// Whether a handler has still to arm it, and may yet do so at any moment, or a note says more.
-    pub fn is_being_armed(&self) -> bool {
-        self.loan.load(Ordering::SeqCst) & ARMING != 0
-    }
-
-    fn set_loan(&self, loan: Loan) {
-        self.loan.store(loan.packed(), Ordering::SeqCst);
-    }
-
-    /// Where it comes from, for the log.
-    pub fn origin(&self) -> String {
-        self.peer
-            .map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
-    }
-}
-
-impl AsFd for Client {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
 
 /// Work on its way to a handler.
 pub(crate) struct Job {
@@ -120,6 +25,8 @@ pub(crate) struct Job {
     pub work: Work,
     /// Bytes of memory that it takes while it waits.
     pub size: usize,
+    /// Leave to wait for a disk, where it may have to.
+    pub _leave: Option<Permit>,
 }
 
 /// The connection that a job is for, and that comes back with its answer.
@@ -128,6 +35,20 @@ pub(crate) struct Loaned {
     pub token: Token,
     /// The client sent more than this request already; the gate holds it.
     pub more: bool,
+    /// When the request was here, by [`Exchange::micros`].
+    pub since: u64,
+    pub watched: Watched,
+}
+
+/// How a connection goes on after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// With the next request.
+    Keep,
+    /// It ends, and what the client may still send is thrown away until that has closed it, too.
+    Linger,
+    /// It ends at once: the client has said that it sends no more.
+    Close,
 }
 
 pub(crate) enum Work {
@@ -139,7 +60,7 @@ pub(crate) enum Work {
 
 /// What a handler leaves for the gate to do. `surplus` is what it received beyond the end of the body.
 pub(crate) enum Note {
-    /// The connection is back; its [`Loan`] says how. `is_more`: and not armed, for the next request is here already.
+    /// The connection is back; its [`Loan`] says how. `is_more`: the next request is here already.
     Back {
         token: Token,
         is_more: bool,
@@ -151,60 +72,130 @@ pub(crate) enum Note {
         output: Box<Output>,
         surplus: Vec<u8>,
     },
+    /// The connection is back and over: answered, shut for writing, and its client has said that it asks nothing more.
+    Over(Token),
     /// An answer that cannot be completed: the connection has to end.
     Broken(Token),
-    /// A thread is done with a long body: another may begin.
-    Permit,
+    /// There is something to send where there was nothing.
+    Wake(Token),
+}
+
+/// The jobs that no handler has taken yet, in the order in which they came, and how many there were.
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    pace: Pace,
+}
+
+/// How many jobs there were, how many of them handlers took, and when one last did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    pub put: u64,
+    pub taken: u64,
+    pub taken_at: Duration,
+}
+
+/// What handlers have left for the gate.
+#[derive(Default)]
+struct Inbox {
+    notes: Vec<Note>,
+    /// The gate looks here before it sleeps, or the bell was rung for it.
+    is_known: bool,
 }
 
 /// The meeting place.
 pub(crate) struct Exchange {
     pub epoll: Epoll,
-    pub bell: Bell,
+    pub bell: Arc<Bell>,
     /// This worker's counters.
     pub slot: Slot,
     pub refusals: Refusals,
-    jobs: Mutex<Vec<Option<Job>>>,
+    /// The access log, if there is one.
+    pub record: Option<Arc<Record>>,
+    jobs: Mutex<Jobs>,
     /// Requests that handlers are done with, but for sending the answer.
     done: AtomicU64,
     /// Bytes of the jobs that no handler has taken yet.
     waiting: AtomicUsize,
-    /// Threads that may be reading long bodies at once, and those that are.
-    permits: usize,
-    reading: AtomicUsize,
-    inbox: Mutex<Vec<Note>>,
+    /// Leave for handlers to read long bodies.
+    pub permits: Arc<Permits>,
+    /// Leave to wait for the disks that files are on.
+    pub disks: Arc<Permits>,
+    inbox: Mutex<Inbox>,
     /// Somebody waits for a place: every connection that comes back is news.
     crowded: AtomicBool,
-    draining: AtomicBool,
-    closing: AtomicBool,
+    /// Whether it leaves, which answers may want to know.
+    pub worker: Worker,
     started: Instant,
+    /// Milliseconds that the clock leaves out.
+    away: AtomicU64,
 }
 
 impl Exchange {
-    /// For so many handler threads.
-    pub fn new(slot: Slot, threads: usize) -> std::io::Result<Exchange> {
+    /// For so many handler threads. The master rings the same bell, to see that the gate moves.
+    pub fn new(slot: Slot, bell: Bell, threads: usize) -> std::io::Result<Exchange> {
+        let bell = Arc::new(bell);
         Ok(Exchange {
             epoll: Epoll::new()?,
-            bell: Bell::new()?,
+            bell: Arc::clone(&bell),
             slot,
             refusals: Refusals::default(),
+            record: None,
             jobs: Mutex::default(),
             done: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            // Those who send slowly must not take all threads from those who do not.
-            permits: (threads / 2).max(1),
-            reading: AtomicUsize::new(0),
+            permits: Permits::new(threads, Arc::clone(&bell)),
+            disks: Permits::new(threads, bell),
             inbox: Mutex::default(),
             crowded: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            worker: Worker::default(),
             started: Instant::now(),
+            away: AtomicU64::new(0),
         })
     }
 
-    /// Milliseconds on the clock that all deadlines of this worker are set by; it never jumps.
+    /// One without a master, for tests.
+    #[cfg(test)]
+    pub fn of_nobody() -> Arc<Exchange> {
+        let bell = Bell::new().expect("an eventfd");
+        Arc::new(Exchange::new(Slot::of_nobody(), bell, 2).expect("an epoll instance"))
+    }
+
+    /// Milliseconds on the clock that all deadlines of this worker are set by. It follows no change of the date, and
+    /// leaves out the time that the worker was kept from running: what a handler saw of it may be ahead of that.
     pub fn clock(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.micros() / 1000
+    }
+
+    /// The same in microseconds.
+    pub fn micros(&self) -> u64 {
+        self.micros_at(self.elapsed())
+    }
+
+    fn micros_at(&self, elapsed: Duration) -> u64 {
+        let away = self.away.load(Ordering::SeqCst) * 1000;
+        (elapsed.as_micros() as u64).saturating_sub(away)
+    }
+
+    /// Leaves out so much of what has passed. The gate alone knows when.
+    pub fn leave_out(&self, millis: u64) {
+        self.away.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// The line of an answer in the access log, if there is one. `begun`: when the request's first byte came.
+    pub fn entry(
+        &self,
+        client: &Client,
+        status: u16,
+        begun: u64,
+        known: impl FnOnce() -> Known,
+    ) -> Option<Box<Entry>> {
+        let record = self.record.as_ref()?;
+        let age = Duration::from_millis(self.clock().saturating_sub(begun));
+        let now = Instant::now();
+        let begun = now.checked_sub(age).unwrap_or(now);
+        let entry = Entry::new(record, client.address(), known(), status, begun);
+        Some(Box::new(entry))
     }
 
     /// The same clock for those who want it finer.
@@ -214,12 +205,22 @@ impl Exchange {
 
     /// Whether the worker is leaving: the gate is told of every connection that comes back.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
+        self.worker.is_leaving()
     }
 
     /// Whether every answer is the last on its connection.
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::SeqCst)
+        self.worker.is_closing()
+    }
+
+    /// Whether the worker is about to leave for good, and serves until then.
+    pub fn is_stopping(&self) -> bool {
+        self.worker.is_stopping()
+    }
+
+    /// A stop is coming.
+    pub fn set_stopping(&self) {
+        self.worker.set_stopping();
     }
 
     /// Whether somebody waits for a place.
@@ -229,28 +230,38 @@ impl Exchange {
 
     /// The worker leaves; connections end with their answers, or go to another worker.
     pub fn set_draining(&self, closing: bool) {
-        self.closing.store(closing, Ordering::SeqCst);
-        self.draining.store(true, Ordering::SeqCst);
+        self.worker.set_leaving(closing);
     }
 
-    /// Lends a connection to whichever handler takes the job.
-    pub fn lend(&self, job: Job) {
-        job.loaned.client.set_loan(Loan::Waiting);
+    /// A job is made, which handlers get at the end of the round.
+    pub fn add_waiting(&self, job: &Job) {
         self.waiting.fetch_add(job.size, Ordering::SeqCst);
-        let mut jobs = lock(&self.jobs);
-        let place = job.loaned.token.place();
-        if jobs.len() <= place {
-            jobs.resize_with(place + 1, || None);
-        }
-        jobs[place] = Some(job);
     }
 
-    /// The job at a place; `None` when there is none, because it was asked for twice (see `Pool::rebuild`).
-    pub fn take(&self, place: usize) -> Option<Job> {
-        let job = lock(&self.jobs).get_mut(place)?.take()?;
+    /// Lends connections to whichever handlers take the jobs; none of them is left.
+    pub fn lend(&self, round: &mut Vec<Job>) {
+        let mut jobs = lock(&self.jobs);
+        jobs.pace.put += round.len() as u64;
+        jobs.queue.extend(round.drain(..));
+    }
+
+    /// The next job, and whether there are more.
+    pub fn take(&self) -> Option<(Job, bool)> {
+        let elapsed = self.elapsed();
+        let mut jobs = lock(&self.jobs);
+        let job = jobs.queue.pop_front()?;
+        jobs.pace.taken += 1;
+        jobs.pace.taken_at = elapsed;
+        let is_more = !jobs.queue.is_empty();
+        drop(jobs);
         self.waiting.fetch_sub(job.size, Ordering::SeqCst);
-        job.loaned.client.set_loan(Loan::Working(self.clock()));
-        Some(job)
+        job.loaned.client.start_work(self.micros_at(elapsed) / 1000);
+        Some((job, is_more))
+    }
+
+    /// How the jobs go.
+    pub fn pace(&self) -> Pace {
+        lock(&self.jobs).pace
     }
 
     /// A handler is done with a request. To be said before its client can know by the answer, and ask for more.
@@ -268,61 +279,65 @@ impl Exchange {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Leave to have a thread read a long body; `None` while too many do.
-    pub fn permit(self: &Arc<Exchange>) -> Option<Permit> {
-        // Only the gate adds to it.
-        if self.reading.load(Ordering::SeqCst) >= self.permits {
-            return None;
+    /// Puts a note into the gate's inbox, and wakes it if it sleeps.
+    pub fn post(&self, note: Note) {
+        let mut inbox = lock(&self.inbox);
+        inbox.notes.push(note);
+        if !std::mem::replace(&mut inbox.is_known, true) {
+            drop(inbox);
+            self.bell.ring();
         }
-        self.reading.fetch_add(1, Ordering::SeqCst);
-        Some(Permit(Arc::clone(self)))
     }
 
-    /// Leaves a note and wakes the gate.
-    pub fn leave(&self, note: Note) {
-        lock(&self.inbox).push(note);
-        self.bell.ring();
-    }
-
-    /// Takes all notes. The bell must have been silenced before.
+    /// Takes all notes. The gate is awake, and looks again before it sleeps.
     pub fn notes(&self) -> Vec<Note> {
-        std::mem::take(&mut *lock(&self.inbox))
+        let mut inbox = lock(&self.inbox);
+        inbox.is_known = true;
+        std::mem::take(&mut inbox.notes)
     }
 
-    /// Gives a connection back after its answer went out whole. Usually that is one `epoll_ctl(2)`, and the gate
-    /// learns of it by the next thing the client does.
-    pub fn give_back(&self, loaned: &Loaned, close: bool, surplus: Vec<u8>) {
-        let now = self.clock();
-        self.slot.add_answered();
-        if close {
-            socket::shutdown_write(loaned.client.as_fd());
-        }
-        let loan = if close {
-            Loan::Closing(now)
-        } else {
-            Loan::Idle(now)
+    /// Whether the gate may sleep, for there is no note; it is woken for the next one.
+    pub fn may_sleep(&self) -> bool {
+        let mut inbox = lock(&self.inbox);
+        inbox.is_known = !inbox.notes.is_empty();
+        !inbox.is_known
+    }
+
+    /// Gives a connection back after its answer went out whole. Usually that is no more than a word in memory, and the
+    /// gate learns of it by the next thing the client does.
+    fn give_back(&self, loaned: &Loaned, mut after: After, surplus: Vec<u8>, sent: u64) {
+        let micros = self.micros();
+        let now = micros / 1000;
+        let took = micros.saturating_sub(loaned.since);
+        self.slot.add_answered(sent, took);
+        let (client, token) = (&*loaned.client, loaned.token);
+        let interest = Interest::ReadableEdge;
+        let is_watched = match loaned.watched {
+            Watched::Input => Ok(()),
+            _ if after == After::Close => Ok(()),
+            Watched::No => self.epoll.add(client, token.0, interest),
+            Watched::Room => self.epoll.modify(client, token.0, interest),
         };
-        let is_more = (loaned.more || !surplus.is_empty()) && !close;
-        let arming = loan.packed() | ARMING;
-        loaned.client.loan.store(arming, Ordering::SeqCst);
-        if !is_more {
-            // It fails where the gate has let go of the connection meanwhile, which is as good.
-            let _ = self
-                .epoll
-                .modify(&*loaned.client, loaned.token.0, Interest::ReadableOnce);
-            // From here on the gate may have lent it again; then its word is the one that counts.
-            let _ = loaned.client.loan.compare_exchange(
-                arming,
-                loan.packed(),
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+        if is_watched.is_err() && after == After::Keep {
+            after = After::Linger;
         }
+        if after != After::Keep {
+            socket::shutdown_write(client.as_fd());
+        }
+        let loan = match after {
+            After::Keep => Loan::Idle(now),
+            _ => Loan::Closing(now),
+        };
+        let is_more = (loaned.more || !surplus.is_empty()) && after == After::Keep;
+        let is_seen = client.give_back(loan, is_more);
         // Asked after the loan is set: either the gate's look at all connections, which follows the start of the
         // drain, saw it come back, or the drain is seen here and the gate is told.
-        if is_more || self.is_draining() || self.crowded.load(Ordering::SeqCst) {
-            self.leave(Note::Back {
-                token: loaned.token,
+        let is_awaited = self.is_draining() || self.crowded.load(Ordering::SeqCst);
+        if after == After::Close && !is_seen {
+            self.post(Note::Over(token));
+        } else if is_more || is_seen || is_awaited || is_watched.is_err() {
+            self.post(Note::Back {
+                token,
                 is_more,
                 surplus,
             });
@@ -330,13 +345,53 @@ impl Exchange {
     }
 }
 
-/// Leave to read a long body; dropped when that is done.
-pub(crate) struct Permit(Arc<Exchange>);
+/// A connection in the hands of a handler's thread. One that is let go of in any other way than by giving it back is
+/// broken: part of an answer may be out.
+pub(crate) struct Lent<'a> {
+    loaned: Loaned,
+    exchange: &'a Exchange,
+    is_back: bool,
+}
 
-impl Drop for Permit {
+impl<'a> Lent<'a> {
+    pub fn new(loaned: Loaned, exchange: &'a Exchange) -> Lent<'a> {
+        Lent {
+            loaned,
+            exchange,
+            is_back: false,
+        }
+    }
+
+    /// Its answer is out with so many bytes, or its client is gone.
+    pub fn give_back(mut self, after: After, surplus: Vec<u8>, sent: u64) {
+        self.is_back = true;
+        self.exchange.give_back(&self.loaned, after, surplus, sent);
+    }
+
+    /// The gate is to send the rest.
+    pub fn leave_rest(mut self, output: Box<Output>, surplus: Vec<u8>) {
+        self.is_back = true;
+        self.exchange.post(Note::Rest {
+            token: self.loaned.token,
+            output,
+            surplus,
+        });
+    }
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Loaned;
+
+    fn deref(&self) -> &Loaned {
+        &self.loaned
+    }
+}
+
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        self.0.reading.fetch_sub(1, Ordering::SeqCst);
-        self.0.leave(Note::Permit);
+        if !self.is_back {
+            self.exchange.post(Note::Broken(self.loaned.token));
+        }
     }
 }
 
@@ -345,4 +400,179 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::output::Load;
+    use crate::sys::epoll::Events;
+    use std::borrow::Cow;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    /// A connection that a handler has, and its client's end.
+    fn loaned(exchange: &Exchange, more: bool) -> (Loaned, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let client = Arc::new(Client::new(ours.into(), None));
+        let token = Token::new(3, 7);
+        let loaned = Loaned {
+            client,
+            token,
+            more,
+            since: 0,
+            watched: Watched::No,
+        };
+        loaned.client.lend(false);
+        let work = Work::Refill(output());
+        let job = Job {
+            loaned,
+            work,
+            size: 5,
+            _leave: None,
+        };
+        exchange.add_waiting(&job);
+        exchange.lend(&mut vec![job]);
+        assert_eq!(exchange.waiting(), 5);
+        let (job, is_more) = exchange.take().unwrap();
+        assert!(!is_more && matches!(job.loaned.client.loan(), Loan::Working(_)));
+        assert!(exchange.take().is_none());
+        assert_eq!(exchange.waiting(), 0);
+        (job.loaned, theirs)
+    }
+
+    fn output() -> Box<Output> {
+        let nothing = Load::Bytes(Cow::Borrowed(b""), 0);
+        Box::new(Output::new(Vec::new(), nothing, false))
+    }
+
+    /// The token of what epoll reports at once.
+    fn reported(exchange: &Exchange) -> Option<u64> {
+        let mut events = Events::with_capacity(4);
+        let count = exchange.epoll.wait(&mut events, Some(Duration::ZERO));
+        (count.unwrap() > 0).then(|| events.token(0))
+    }
+
+    #[test]
+    fn what_is_given_back_is_watched_and_nobody_is_told() {
+        let exchange = Exchange::of_nobody();
+        let (loaned, mut theirs) = loaned(&exchange, false);
+        let client = Arc::clone(&loaned.client);
+        Lent::new(loaned, &exchange).give_back(After::Keep, Vec::new(), 7);
+        assert!(matches!(client.standing(), (Loan::Idle(_), false)));
+        assert!(exchange.notes().is_empty() && reported(&exchange).is_none());
+        for _ in 0..2 {
+            theirs.write_all(b"G").unwrap();
+            assert_eq!(reported(&exchange), Some(Token::new(3, 7).0));
+            // As often as something comes.
+            assert_eq!(reported(&exchange), None);
+        }
+    }
+
+    #[test]
+    fn where_more_has_come_a_note_says_so() {
+        for (more, surplus) in [(true, &b""[..]), (false, &b"GET"[..])] {
+            let exchange = Exchange::of_nobody();
+            let (loaned, _theirs) = loaned(&exchange, more);
+            let client = Arc::clone(&loaned.client);
+            Lent::new(loaned, &exchange).give_back(After::Keep, surplus.to_vec(), 7);
+            assert!(client.standing().1);
+            let notes = exchange.notes();
+            let [
+                Note::Back {
+                    token,
+                    is_more: true,
+                    surplus: left,
+                },
+            ] = &notes[..]
+            else {
+                panic!("{} notes", notes.len());
+            };
+            assert_eq!((*token, &left[..]), (Token::new(3, 7), surplus));
+        }
+    }
+
+    #[test]
+    fn what_epoll_reported_meanwhile_is_told_again() {
+        let exchange = Exchange::of_nobody();
+        for after in [After::Keep, After::Linger, After::Close] {
+            let (loaned, _theirs) = loaned(&exchange, false);
+            assert!(matches!(loaned.client.see(), (Loan::Working(_), false)));
+            Lent::new(loaned, &exchange).give_back(after, Vec::new(), 7);
+            let notes = exchange.notes();
+            assert!(matches!(&notes[..], [Note::Back { is_more: false, .. }]));
+        }
+    }
+
+    #[test]
+    fn the_gate_is_told_while_it_leaves_or_somebody_waits_for_a_place() {
+        let ways: [fn(&Exchange); 2] = [|e| e.set_draining(false), |e| e.set_crowded(true)];
+        for (way, after) in [(0, After::Keep), (1, After::Keep), (0, After::Linger)] {
+            let exchange = Exchange::of_nobody();
+            ways[way](&exchange);
+            let (loaned, _theirs) = loaned(&exchange, false);
+            let client = Arc::clone(&loaned.client);
+            Lent::new(loaned, &exchange).give_back(after, Vec::new(), 7);
+            let notes = exchange.notes();
+            assert!(matches!(&notes[..], [Note::Back { is_more: false, .. }]));
+            assert!(!client.standing().1);
+        }
+    }
+
+    #[test]
+    fn the_bell_rings_once_for_all_notes_and_only_while_the_gate_sleeps() {
+        let exchange = Exchange::of_nobody();
+        let bell = Token::BELL.0;
+        let interest = Interest::ReadableEdge;
+        exchange.epoll.add(&*exchange.bell, bell, interest).unwrap();
+        for _ in 0..2 {
+            assert!(exchange.may_sleep());
+            exchange.post(Note::Broken(Token::new(1, 1)));
+            assert_eq!(reported(&exchange), Some(bell));
+            exchange.post(Note::Broken(Token::new(2, 1)));
+            assert_eq!(reported(&exchange), None);
+            assert_eq!(exchange.notes().len(), 2);
+            exchange.post(Note::Broken(Token::new(3, 1)));
+            assert!(!exchange.may_sleep() && reported(&exchange).is_none());
+            assert_eq!(exchange.notes().len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_last_answer_shuts_the_connection_for_writing() {
+        for (after, count) in [(After::Linger, 0), (After::Close, 1)] {
+            let exchange = Exchange::of_nobody();
+            let (loaned, mut theirs) = loaned(&exchange, true);
+            let client = Arc::clone(&loaned.client);
+            Lent::new(loaned, &exchange).give_back(after, b"GET".to_vec(), 7);
+            assert!(matches!(client.standing(), (Loan::Closing(_), false)));
+            let notes = exchange.notes();
+            assert!(notes.len() == count && notes.iter().all(|n| matches!(n, Note::Over(_))));
+            assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+            assert_eq!(exchange.slot.count().requests, 1);
+            assert_eq!(exchange.slot.answers().bytes, 7);
+            // Epoll knows only the one that it has still to hear of.
+            drop(theirs);
+            assert_eq!(reported(&exchange).is_some(), after == After::Linger);
+        }
+    }
+
+    #[test]
+    fn what_is_lost_on_the_way_is_broken_and_what_is_left_to_the_gate_is_not() {
+        let exchange = Exchange::of_nobody();
+        let (first, _theirs) = loaned(&exchange, false);
+        drop(Lent::new(first, &exchange));
+        assert!(
+            matches!(&exchange.notes()[..], [Note::Broken(token)] if *token == Token::new(3, 7))
+        );
+        let (second, _theirs) = loaned(&exchange, false);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _lent = Lent::new(second, &exchange);
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(panicked.is_err() && matches!(&exchange.notes()[..], [Note::Broken(_)]));
+        let (third, _theirs) = loaned(&exchange, false);
+        Lent::new(third, &exchange).leave_rest(output(), Vec::new());
+        assert!(matches!(&exchange.notes()[..], [Note::Rest { .. }]));
+    }
 }

@@ -15,6 +15,7 @@ const EMPTY_LINES: u8 = 2;
 
 /// The classic of request smuggling (RFC 9112 §11.2).
 const BOTH_LENGTHS: Refusal = Refusal::bad("both Content-Length and Transfer-Encoding");
+const NOT_LAST: Refusal = Refusal::bad("chunked is not the last transfer coding");
 
 /// What a head may grow to, in bytes. The same value goes to every `advance` of one head.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,8 @@ pub struct Head {
     pub host: Option<Span>,
     /// 0 for HTTP/1.0, 1 for HTTP/1.1 and later minor versions.
     pub minor: u8,
+    /// Whether an `https` URI was asked for, which only the absolute form can say.
+    pub is_https: bool,
     /// Every field, in the order received.
     pub fields: Vec<Field>,
     /// Framing of the body.
@@ -95,6 +98,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether the target is a whole URI.
+    pub fn is_absolute(&self, input: &[u8]) -> bool {
+        !matches!(input[self.method.end as usize + 1], b'/' | b'*')
+    }
+
     /// The value of the first field of that name, whatever its case.
     pub fn field<'a>(&self, input: &'a [u8], name: &str) -> Option<&'a [u8]> {
         let found = self
@@ -135,7 +143,7 @@ impl Refusal {
 /// May stand in a method or a field name (RFC 9110 §5.6.2).
 pub(crate) const TOKEN: u8 = 1;
 /// May stand in a request target: visible ASCII except `#`.
-const TARGET: u8 = 2;
+pub(crate) const TARGET: u8 = 2;
 /// May stand in a field value: visible, blank, or above ASCII (RFC 9110 §5.5).
 pub(crate) const VALUE: u8 = 4;
 /// May stand in a host name (RFC 3986 §3.2.2), where the comma is left out: no real name has one, and a list
@@ -224,12 +232,24 @@ enum Stage {
     EndLf,
 }
 
+/// What the transfer codings named so far come to. Several fields are one list (RFC 9110 §5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Codings {
+    #[default]
+    None,
+    /// Some that nobody here knows; what to answer depends on whether `chunked` follows.
+    Unknown,
+    UnknownThenChunked,
+    Chunked,
+}
+
 /// Reads one head. It needs no memory of its own before the first field is complete.
 #[derive(Debug, Default)]
 pub struct Parser {
     stage: Stage,
     empty_lines: u8,
     minor: u8,
+    is_https: bool,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -241,6 +261,7 @@ pub struct Parser {
     authority: Option<Span>,
     host: Option<Span>,
     length: Length,
+    codings: Codings,
     /// The name of the field being read.
     name: Span,
     fields: Vec<Field>,
@@ -263,7 +284,8 @@ impl Parser {
     ///
     /// # Errors
     ///
-    /// The refusal to answer with, at the first byte that rules out every good head. The parser is of no use after it.
+    /// The refusal to answer with, at the first byte that rules out every good head; for an unknown transfer coding at
+    /// the end of the head, where it is known which one it is. The parser is of no use after it.
     pub fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<Head>, Refusal> {
         let most = limits.head.min(u32::MAX as usize);
         if self.stage < Stage::Field {
@@ -288,6 +310,7 @@ impl Parser {
             query: done.query,
             host: done.authority.or(done.host),
             minor: done.minor,
+            is_https: done.is_https,
             fields: done.fields,
             length: done.length,
             keep_alive: !done.close && (done.keep_alive || done.minor == 1),
@@ -398,6 +421,7 @@ impl Parser {
                 return Err(Refusal::bad("malformed authority in the target"));
             }
             self.authority = Some(authority);
+            self.is_https = scheme == b"https://".len();
         } else if target[0] != b'/' {
             return Err(Refusal::bad("target is neither a path nor an http URI"));
         }
@@ -455,6 +479,15 @@ impl Parser {
                     return Err(Refusal::bad("no Host field"));
                 }
                 _ => {
+                    match self.codings {
+                        Codings::None => {}
+                        Codings::Chunked => self.length = Length::Chunked,
+                        // Nobody knows where the body ends (RFC 9112 §6.3).
+                        Codings::Unknown => return Err(NOT_LAST),
+                        Codings::UnknownThenChunked => {
+                            return Err(Refusal::new(501, "unknown transfer coding"));
+                        }
+                    }
                     self.at = at + 1;
                     return Ok(true);
                 }
@@ -499,21 +532,22 @@ impl Parser {
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                self.length = match self.length {
-                    Length::None => content_length(value)?,
-                    Length::Known(_) => return Err(Refusal::bad("two Content-Length fields")),
-                    Length::Chunked => return Err(BOTH_LENGTHS),
-                };
+                if self.codings != Codings::None {
+                    return Err(BOTH_LENGTHS);
+                }
+                if self.length != Length::None {
+                    return Err(Refusal::bad("two Content-Length fields"));
+                }
+                self.length = content_length(value)?;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.minor == 0 {
                     return Err(Refusal::bad("Transfer-Encoding in HTTP/1.0"));
                 }
-                self.length = match self.length {
-                    Length::None => transfer_encoding(value)?,
-                    Length::Known(_) => return Err(BOTH_LENGTHS),
-                    Length::Chunked => return Err(Refusal::bad("two Transfer-Encoding fields")),
-                };
+                if self.length != Length::None {
+                    return Err(BOTH_LENGTHS);
+                }
+                self.codings = self.codings.followed_by(value)?;
             }
             _ => {}
         }
@@ -603,30 +637,30 @@ fn content_length(value: &[u8]) -> Result<Length, Refusal> {
     }
 }
 
-/// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown: without `chunked` at the end
-/// nobody knows where the body ends (RFC 9112 §6.3), with it at least the codings have names (§6.1).
-fn transfer_encoding(value: &[u8]) -> Result<Length, Refusal> {
-    if value.eq_ignore_ascii_case(b"chunked") {
-        return Ok(Length::Chunked);
-    }
-    let mut chunked = false;
-    for coding in value.split(|&b| b == b',') {
-        let mut parts = coding.split(|&b| b == b';');
-        let name = parts.next().unwrap_or_default().trim_ascii();
-        if chunked {
-            return Err(Refusal::bad("chunked is not the last transfer coding"));
+impl Codings {
+    /// Only `chunked` alone is understood. The rest sorts the others into wrong and unknown: without `chunked` at the
+    /// end nobody knows where the body ends (RFC 9112 §6.3), with it at least the codings have names (§6.1).
+    fn followed_by(mut self, list: &[u8]) -> Result<Codings, Refusal> {
+        for coding in list.split(|&b| b == b',') {
+            let mut parts = coding.split(|&b| b == b';');
+            let name = parts.next().unwrap_or_default().trim_ascii();
+            if matches!(self, Codings::Chunked | Codings::UnknownThenChunked) {
+                return Err(NOT_LAST);
+            }
+            if name.is_empty() || !name.iter().all(|&b| is(b, TOKEN)) {
+                return Err(Refusal::bad("malformed Transfer-Encoding"));
+            }
+            let is_chunked = name.eq_ignore_ascii_case(b"chunked");
+            if is_chunked && parts.next().is_some() {
+                return Err(Refusal::bad("parameter of the chunked coding"));
+            }
+            self = match (self, is_chunked) {
+                (Codings::None, true) => Codings::Chunked,
+                (_, true) => Codings::UnknownThenChunked,
+                (_, false) => Codings::Unknown,
+            };
         }
-        if name.is_empty() || !name.iter().all(|&b| is(b, TOKEN)) {
-            return Err(Refusal::bad("malformed Transfer-Encoding"));
-        }
-        chunked = name.eq_ignore_ascii_case(b"chunked");
-        if chunked && parts.next().is_some() {
-            return Err(Refusal::bad("parameter of the chunked coding"));
-        }
-    }
-    match chunked {
-        true => Err(Refusal::new(501, "unknown transfer coding")),
-        false => Err(Refusal::bad("chunked is not the last transfer coding")),
+        Ok(self)
     }
 }
 

@@ -1,171 +1,212 @@
-//! How a gate leaves, and how it takes over from one that leaves. A restart closes no connection: those without a
+//! How a worker leaves, and how one takes over from another that leaves. A restart closes no connection: those without a
 //! request go to the new worker, sockets and all (SCM_RIGHTS, `unix(7)`), the others when they are answered.
 #![forbid(unsafe_code)]
 
-use super::exchange::{Client, Loan, Token};
-use super::gate::{Drain, Gate, HEIR, Leave, Order, Phase, Reading, SOURCE, Why};
+use super::client::{Client, Token};
+use super::connection::{Connection, Reading};
+use super::exchange::Exchange;
+use super::orders::{Drain, Drained, Leave, Why};
+use super::table::Table;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
-use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
-/// Milliseconds after which passing connections on is tried again.
-const AGAIN: u64 = 100;
 /// Cut requests that the log names one by one; the rest is counted.
 const NAMED_CUTS: usize = 10;
 
-impl Gate {
-    pub(super) fn obey(&mut self, order: Order) {
-        match order {
-            Order::Leave(leave) => self.start_drain(leave),
-            Order::Adopt(source) => {
-                if self
-                    .exchange
-                    .epoll
-                    .add(&source, SOURCE, Interest::Readable)
-                    .is_ok()
-                {
-                    self.sources.push(source);
-                }
-            }
+/// Milliseconds before the end in which every answer is the last on its connection, where nobody takes them over.
+const LAST_ANSWERS: u64 = 2000;
+
+/// The drain, and what goes from one worker to the next.
+pub(super) struct Leaving {
+    exchange: Arc<Exchange>,
+    drain: Option<Drain>,
+    /// Who takes connections without a request over, during a restart; and whether it has no room at the moment.
+    heir: Option<OwnedFd>,
+    heir_is_full: bool,
+    /// Workers that leave, whose connections come here.
+    sources: Vec<OwnedFd>,
+    /// Which of them is heard.
+    heard: usize,
+}
+
+/// What became of a connection that was passed on.
+pub(super) enum Passed {
+    /// The heir has it.
+    Over,
+    /// Nothing; it stays for now.
+    Kept,
+    /// Nothing: too many descriptors are under way between processes (ETOOMANYREFS, `unix(7)`), and they are fewer soon.
+    TryLater,
+    /// There is no heir any more.
+    Failed(io::Error),
+}
+
+impl Leaving {
+    pub fn new(exchange: Arc<Exchange>) -> Leaving {
+        Leaving {
+            exchange,
+            drain: None,
+            heir: None,
+            heir_is_full: false,
+            sources: Vec::new(),
+            heard: 0,
         }
     }
 
-    fn start_drain(&mut self, leave: Leave) {
-        let Leave {
-            deadline,
-            why,
-            heir,
-        } = leave;
+    /// The drain under way.
+    pub fn drain(&self) -> Option<Drain> {
+        self.drain
+    }
+
+    /// From now on the worker leaves.
+    pub fn start(&mut self, leave: Leave, now: u64) {
+        let left = leave.deadline.saturating_duration_since(Instant::now());
         self.drain = Some(Drain {
-            deadline,
-            why,
-            since: self.now,
+            deadline: now + left.as_millis() as u64,
+            why: leave.why,
         });
-        self.heir = heir.filter(|heir| {
-            self.exchange
-                .epoll
-                .add(heir, HEIR, Interest::Nothing)
-                .is_ok()
-        });
+        self.set_heir(leave.heir);
         self.exchange.set_draining(self.heir.is_none());
-        if why != Why::Restart {
-            // What the kernel has accepted on our behalf was promised to be served.
-            self.resume();
-            self.accept(usize::MAX);
+    }
+
+    fn set_heir(&mut self, heir: Option<OwnedFd>) {
+        let Token(token) = Token::HEIR;
+        self.heir_is_full = false;
+        self.heir = heir.filter(|heir| {
+            let added = self.exchange.epoll.add(heir, token, Interest::Nothing);
+            added.is_ok()
+        });
+    }
+
+    /// Somebody else takes over what is still here.
+    pub fn inherit(&mut self, heir: OwnedFd) {
+        if matches!(
+            self.drain,
+            Some(Drain {
+                why: Why::Restart | Why::Moved,
+                ..
+            })
+        ) {
+            self.set_heir(Some(heir));
+            self.exchange.set_draining(self.heir.is_none());
         }
-        if let Some(listener) = self.listener.take() {
-            let _ = self.exchange.epoll.remove(&listener);
+    }
+
+    /// Where the heir is gone and no other has come, connections end with their answers in the end: a request that
+    /// begins later would be cut.
+    pub fn look(&self, now: u64) {
+        let Some(drain) = self.drain.filter(|_| self.heir.is_none()) else {
+            return;
+        };
+        if now + LAST_ANSWERS >= drain.deadline {
+            self.exchange.set_draining(true);
         }
-        self.paused = None;
+    }
+
+    /// Whether somebody takes connections over at the moment.
+    pub fn has_heir(&self) -> bool {
+        self.heir.is_some() && !self.heir_is_full
+    }
+
+    /// Epoll reports the heir: it has room again.
+    pub fn on_heir(&mut self) {
+        self.heir_is_full = false;
     }
 
     /// Passes a connection without a request on to the next worker.
-    pub(super) fn bequeath(&mut self, token: Token) {
-        let Some(connection) = self.connection(token) else {
-            return;
+    pub fn pass_on(&mut self, client: &Client) -> Passed {
+        let Some(heir) = self.heir.as_ref().filter(|_| !self.heir_is_full) else {
+            return Passed::Kept;
         };
-        let client = std::sync::Arc::clone(&connection.client);
-        let Some(heir) = &self.heir else { return };
         match socket::send_with_fd(heir.as_fd(), b"c", Some(client.as_fd())) {
-            Ok(()) => self.close(token),
+            Ok(()) => Passed::Over,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.heir_is_full = self
-                    .exchange
-                    .epoll
-                    .modify(heir, HEIR, Interest::WritableOnce)
-                    .is_ok();
+                let Token(token) = Token::HEIR;
+                let interest = Interest::WritableOnce;
+                self.heir_is_full = self.exchange.epoll.modify(heir, token, interest).is_ok();
+                Passed::Kept
             }
-            // Too many descriptors under way between processes (unix(7), ETOOMANYREFS): they are fewer soon.
-            Err(error) if socket::is_too_many_refs(&error) => self.due(self.now + AGAIN),
+            Err(error) if socket::is_too_many_refs(&error) => Passed::TryLater,
             Err(error) => {
-                self.warn(format_args!(
-                    "the new worker takes no connections, they are closed after an answer: {error}"
-                ));
                 self.heir = None;
-                self.exchange.set_draining(true);
+                Passed::Failed(error)
             }
         }
     }
 
-    /// Takes over what workers that leave have sent.
-    pub(super) fn adopt(&mut self) {
-        let mut sources = std::mem::take(&mut self.sources);
-        sources.retain(|source| {
-            loop {
-                match socket::receive_with_fd(source.as_fd(), &mut [0; 1]) {
-                    Ok((0, _)) => return false,
-                    Ok((_, Some(fd))) => {
-                        if self.open >= self.bounds.max_connections {
-                            self.close_longest_idle(&mut None);
-                        }
-                        let peer = socket::peer_ip(fd.as_fd());
-                        self.take_in(
-                            Client::new(fd, peer),
-                            Phase::Idle,
-                            self.now + self.bounds.idle,
-                        );
-                    }
-                    // The kernel had no descriptor to give us for it.
-                    Ok((_, None)) => self.warn(format_args!(
-                        "a connection of the old worker was lost: no descriptors"
-                    )),
-                    Err(error) => return error.kind() == ErrorKind::WouldBlock,
-                }
-            }
-        });
-        self.sources = sources;
+    /// Another worker leaves, and sends its connections here. False where it cannot be watched.
+    pub fn add_source(&mut self, source: OwnedFd) -> bool {
+        let Token(token) = Token::SOURCE;
+        let added = self.exchange.epoll.add(&source, token, Interest::Readable);
+        self.sources.push(source);
+        added.is_ok()
     }
 
-    /// Whether the drain is over. What is left then is counted as cut.
-    pub(super) fn is_drained(&mut self, drain: &Drain) -> bool {
-        if self.open == 0 {
-            return true;
+    /// No more than what has been sent up to now is taken over. Who would send more is told, and keeps it.
+    pub fn close_sources(&self) {
+        for source in &self.sources {
+            socket::shutdown_read(source.as_fd());
         }
-        if Instant::now() < drain.deadline {
-            return false;
-        }
-        for place in &self.places {
-            let Some(connection) = &place.connection else {
-                continue;
-            };
-            let since = match connection.phase {
-                Phase::Head | Phase::Body | Phase::Queued => self.now,
-                // Not a refusal.
-                Phase::Writing if connection.current.is_some() => self.now,
-                Phase::Lent
-                    if matches!(connection.client.loan(), Loan::Waiting | Loan::Working(_)) =>
-                {
-                    self.now
-                }
-                _ => continue,
-            };
-            if connection.current.is_some() {
-                // The process ends, and with it the connection: not so that a part looks like the whole.
-                socket::reset_on_close(connection.client.as_fd());
-            }
-            let name = match (&connection.current, &connection.reading) {
-                (Some((checked, at)), _) => {
-                    let seconds = since.saturating_sub(*at) as f64 / 1000.0;
-                    format!("{} {}, {seconds:.1} s", checked.method(), checked.path())
-                }
-                (None, Reading::Body(incoming)) => {
-                    format!(
-                        "{} {}, body not complete",
-                        incoming.checked.method(),
-                        incoming.checked.path()
-                    )
-                }
-                _ => "a request whose head is not complete".to_owned(),
-            };
-            self.drained.cut += 1;
-            if self.drained.named.len() < NAMED_CUTS {
-                self.drained
-                    .named
-                    .push(format!("{name}, from {}", connection.client.origin()));
+    }
+
+    /// The next connection that was sent here, or `Some(None)` for one that was lost on the way: the kernel had no
+    /// descriptor to give us for it. `None` when there are no more for now.
+    pub fn next_adopted(&mut self) -> Option<Option<OwnedFd>> {
+        while let Some(source) = self.sources.get(self.heard) {
+            match socket::receive_with_fd(source.as_fd(), &mut [0; 1]) {
+                Ok((1.., fd)) => return Some(fd),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.heard += 1,
+                Ok(_) | Err(_) => drop(self.sources.remove(self.heard)),
             }
         }
-        true
+        self.heard = 0;
+        None
+    }
+
+    /// What the drain came to, after so many requests that were answered, if it is over: everything is closed, or its time is up, and the rest is cut.
+    pub fn over(&self, table: &Table, finished: u64, now: u64) -> Option<Drained> {
+        let drain = self.drain?;
+        if table.open_count() > 0 && now < drain.deadline {
+            return None;
+        }
+        let mut drained = Drained {
+            finished,
+            ..Drained::default()
+        };
+        for (_, connection) in table.iter() {
+            count_cut(&mut drained, connection, now);
+        }
+        Some(drained)
+    }
+}
+
+fn count_cut(drained: &mut Drained, connection: &Connection, now: u64) {
+    let is_answering = connection.current.is_some();
+    if !connection.standing().is_amid_request(is_answering) {
+        return;
+    }
+    if is_answering {
+        // The process ends, and with it the connection: not so that a part looks like the whole.
+        socket::reset_on_close(connection.client.as_fd());
+    }
+    let name = match (&connection.current, &connection.reading) {
+        (Some((checked, at)), _) => {
+            let seconds = now.saturating_sub(*at) as f64 / 1000.0;
+            format!("{} {}, {seconds:.1} s", checked.method(), checked.path())
+        }
+        (None, Reading::Body(incoming)) => {
+            let checked = &incoming.checked;
+            format!("{} {}, body not complete", checked.method(), checked.path())
+        }
+        _ => "a request whose head is not complete".to_owned(),
+    };
+    drained.cut += 1;
+    if drained.named.len() < NAMED_CUTS {
+        let origin = connection.client.origin();
+        drained.named.push(format!("{name}, from {origin}"));
     }
 }

@@ -1,178 +1,110 @@
-//! What a handler is given: [`Request`]. What it answers with is in `response.rs`; the gate, the server behind it and
-//! the routes live in the files beside this one.
+//! The inside of a worker: what happens between a client's first byte and the last byte of its answer.
+//!
+//! # The life of a request
+//!
+//! `gate` is the loop; it has `desk` take each step for a connection that is named here. All of this happens on the
+//! gate's thread, but for 4 and 5, which a handler's thread does.
+//!
+//! 1. `door`: epoll reports the listener. The gate accepts the connection, and `table` gives it an entry and a token. Its
+//!    phase is `Fresh`. It is read from at the end of the round; if nothing has come by then, epoll waits for its bytes.
+//! 2. `receive`: bytes have come. `head` and `body` check them, in as many pieces as they come (`Head`, `Body`). What
+//!    cannot be served is refused here.
+//!    What needs no code of the program's and no patience is answered here: files that the kernel has at hand, fixed answers,
+//!    404 (`routes` decides, `send` sends). What the socket does not take of it is `Writing`, as in 6.
+//! 3. `link`: the request is whole, or its body so long that a handler is to read it (`Queued` until there is a permit;
+//!    so is a file that is not at hand, and may have to be waited for).
+//!    The connection goes on loan (`Lent`, `Waiting`). At the end of the round its job and all others are put into
+//!    `exchange`, and one message on the private stream tells tiny_http of them.
+//! 4. `server`: tiny_http gives the message to the handler's thread that waits, and this takes jobs from `exchange`
+//!    (`Lent`, `Working`) until there are none left.
+//! 5. `routes` finds the handler, `response` renders its answer, and the thread sends it. Where the socket takes all of
+//!    it, the thread gives the connection back (`Lent`, `Idle` or `Closing`). Usually nobody tells the gate, which learns
+//!    of it by the next thing that the client does.
+//! 6. `send`: where the socket did not take all, a note gives the rest to the gate (`Writing`). When a stream needs its
+//!    next piece, or that of a file is not at hand, the connection goes on loan again, and 4 follows.
+//! 7. The next request may come (`Idle`), or the connection is shut for writing and its input thrown away until the
+//!    client closes, too (`Lingering`).
+//!
+//! # Who may touch a connection
+//!
+//! The phase is the gate's word and changes on its thread alone. The loan is one atomic word that both sides write: the
+//! gate before it lends, the handler's thread from then until it has given the connection back. In all phases but `Lent`
+//! the loan says nothing.
+//!
+//! | phase | loan | who may touch it | what ends it |
+//! |---|---|---|---|
+//! | `Fresh` | | gate | its first bytes; `header_timeout`; another that needs its place, after a second; 100 ms where the worker stops |
+//! | `Idle` | | gate | its next request; `idle_timeout`; another that needs its place; the drain, by closing it or passing it on |
+//! | `Head` | | gate | its last byte; `header_timeout` |
+//! | `Body` | | gate | its last byte, or more than 64 KiB; `io_timeout`, and sooner for those that drip |
+//! | `Queued` | | gate | a permit; `io_timeout` |
+//! | `Lent` | `Waiting` | nobody; its job waits for a thread | a thread takes the job |
+//! | `Lent` | `Working` | handler | the handler's answer; nothing else can: the log names it after `handler_warn` |
+//! | `Lent` | `Idle`, noted | nobody; a note says that more input is here | the gate takes the note |
+//! | `Lent` | `Idle` | gate | as `Idle` |
+//! | `Lent` | `Closing` | gate | as `Lingering` |
+//! | `Writing` | | gate | its reader takes the last byte; `io_timeout` without any, and sooner for those that drip |
+//! | `Parked` | | gate | something to send, which any thread may have; a sign of life is sent after 15 s; the client closes; the drain, by ending it whole |
+//! | `Lingering` | | gate | the client closes; 2 s, and up to 30 s for what it still sends; 500 ms where the worker leaves |
+//!
+//! The end of the drain ends every row. A client that closes ends those in which the gate reads or writes.
+//!
+//! # What epoll reports
+//!
+//! A connection is watched for input from when the gate has found none on it, or a handler gives it back for the first time,
+//! and then for good. Input is reported once, when it comes (`EPOLLET`). So who does not read it to its end has to remember
+//! it (`is_readable`): a read that fills the buffer, an end that was reported and not met yet, and what comes while the
+//! connection is on loan. Of the last the loan's own word knows (`SEEN`), and the handler that gives it back says so by a note.
+//!
+//! # The files
+//!
+//! Each imports only what stands before it; `tests/it/tidy.rs` has the order.
 #![forbid(unsafe_code)]
 
+mod accept;
+mod access;
 pub(crate) mod body;
+pub(crate) mod bounds;
+mod checked;
+mod client;
+mod conditions;
+mod connection;
+pub(crate) mod cookie;
+mod date;
+mod desk;
+mod door;
+mod escape;
+pub(crate) mod events;
 pub(crate) mod exchange;
+mod expire;
+pub(crate) mod failure;
+mod feed;
+mod files;
+pub(crate) mod form;
 pub(crate) mod gate;
 pub(crate) mod head;
 mod leave;
-mod output;
+mod link;
+mod listing;
+mod metrics;
+mod numbers;
+pub(crate) mod orders;
+pub(crate) mod output;
+mod overview;
+pub(crate) mod pattern;
+mod permits;
 mod receive;
+pub(crate) mod record;
 mod refusals;
+pub(crate) mod request;
+mod resolve;
 pub(crate) mod response;
 pub(crate) mod routes;
+mod save;
 mod send;
 pub(crate) mod server;
+mod sweep;
+mod table;
+mod target;
+mod types;
 mod upload;
-
-use head::Head;
-use std::fmt;
-use std::io::{self, Read};
-use std::net::SocketAddr;
-use std::sync::Arc;
-use upload::Body;
-
-/// The bytes of a checked request head, and where in them everything is.
-pub(crate) struct Checked {
-    pub bytes: Vec<u8>,
-    pub head: Head,
-}
-
-impl Checked {
-    pub fn method(&self) -> &str {
-        text(self.head.method.of(&self.bytes))
-    }
-
-    pub fn path(&self) -> &str {
-        text(self.head.path.of(&self.bytes))
-    }
-}
-
-/// Methods and targets are checked to be visible ASCII before anything else sees them.
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
-}
-
-/// A request whose head is checked by RFC 9112. A body of up to 64 KiB has arrived with it; what is longer comes while
-/// the handler reads it.
-pub struct Request {
-    pub(crate) checked: Arc<Checked>,
-    pub(crate) body: Body,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) draining: bool,
-}
-
-impl Request {
-    /// The method as sent: `GET`, `POST`, or any other token. Methods are case-sensitive.
-    pub fn method(&self) -> &str {
-        self.checked.method()
-    }
-
-    /// The path as sent, from its first `/` to before the `?`; nothing is decoded. `*` for `OPTIONS *`.
-    pub fn path(&self) -> &str {
-        self.checked.path()
-    }
-
-    /// What stands behind the first `?`, as sent; `None` without one.
-    pub fn query(&self) -> Option<&str> {
-        self.checked
-            .head
-            .query
-            .map(|query| text(query.of(&self.checked.bytes)))
-    }
-
-    /// The first value of a query parameter (`?name=value&…`), percent-decoded, `+` read as a blank; bytes that are
-    /// not UTF-8 become U+FFFD. A name without `=` has an empty value.
-    pub fn param(&self, name: &str) -> Option<String> {
-        self.query()?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (percent_decode(key) == name).then(|| percent_decode(value))
-        })
-    }
-
-    /// The first field of this name, in any case of letters: without surrounding blanks, otherwise as sent, so it may
-    /// hold bytes above 127 (RFC 9110 §5.5).
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.checked.head.field(&self.checked.bytes, name)
-    }
-
-    /// All fields in the order sent.
-    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let bytes = &self.checked.bytes;
-        self.checked
-            .head
-            .fields
-            .iter()
-            .map(|field| (text(field.name.of(bytes)), field.value.of(bytes)))
-    }
-
-    /// The whole body, chunked ones put together; empty without one. At most `app.max_body` bytes, or what
-    /// `App::max_body` allows this path, and all of it in memory: [`Request::body_reader`] is for long ones. What was
-    /// read there is not here.
-    ///
-    /// # Errors
-    /// As [`Request::body_reader`] says; none for a body of up to 64 KiB, which has arrived before the handler is called.
-    pub fn body(&mut self) -> io::Result<&[u8]> {
-        self.body.whole()
-    }
-
-    /// The body as it arrives, chunked ones put together. A body that is not read to its end costs the connection.
-    ///
-    /// # Errors
-    /// - `TimedOut`: no more came for `app.io_timeout`, or less than 500 bytes per second over a longer time.
-    /// - `InvalidData`: malformed, or longer than allowed.
-    /// - `UnexpectedEof`: the client is gone.
-    ///
-    /// After an error the client is answered 408, 400 or 413, if it is still there, whatever the handler returns.
-    pub fn body_reader(&mut self) -> impl Read {
-        &mut self.body
-    }
-
-    /// Where the connection comes from; `None` on a Unix socket. Behind a proxy it is the proxy.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
-    }
-
-    /// Whether the service is stopping: what is in flight is finished, and nothing new is taken. A restart is no stop.
-    pub fn is_draining(&self) -> bool {
-        self.draining
-    }
-}
-
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({} {})", self.method(), self.path())
-    }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |index: usize| {
-            bytes
-                .get(index)
-                .and_then(|byte| (*byte as char).to_digit(16))
-        };
-        match (bytes[at], hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                at += 2;
-            }
-            (b'+', ..) => out.push(b' '),
-            (byte, ..) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percent_decoding() {
-        for (from, to) in [
-            ("a+b%20c", "a b c"),
-            ("%e2%82%AC", "€"),
-            ("100%", "100%"),
-            ("%4", "%4"),
-            ("%ff", "\u{fffd}"),
-        ] {
-            assert_eq!(percent_decode(from), to);
-        }
-    }
-}

@@ -1,55 +1,50 @@
 //! The only place that knows tiny_http: the private stream into it, the pool of handler threads that takes requests
 //! from it, and the answers, which go straight to the client's socket.
 //!
-//! tiny_http meets nothing but what the gate wrote: a request line and the place of the job. Threads take turns in
-//! leader-follower order. One waits for the next request; while it works nobody waits, unless the gate sees that a
-//! request is not picked up, and has the next thread take the seat. Where tiny_http itself gives out, the gate has a new
-//! one built, and what the old one was told is said again.
+//! tiny_http meets nothing but what the gate wrote: one small request for all that a round of the gate has for the
+//! handlers, so that they share its parsing and one wake-up. Threads take turns in leader-follower order. One waits for
+//! the next message, and works off what there is before it waits again; meanwhile nobody waits, unless the gate sees that
+//! a job is not taken, and has the next thread come. Where tiny_http itself gives out, the gate has a new one built.
 #![forbid(unsafe_code)]
 
-use super::exchange::{Exchange, Job, Loaned, Note, Work, lock};
-use super::output::{Load, Output, Pushed};
+use super::checked::Checked;
+use super::exchange::{After, Exchange, Job, Lent, Work, lock};
+use super::head::Length;
+use super::output::{Load, Output, Pushed, contain};
+use super::record::Known;
+use super::request::Request;
 use super::response::Response;
-use super::routes::{Routes, refusal};
+use super::routes::Routes;
 use super::upload::Failure;
-use super::{Checked, Request};
 use crate::clock::Utc;
 use crate::log;
-use crate::sys::{process, socket, title};
-use std::cell::RefCell;
+use crate::sys::atomic::AtomicU64;
+use crate::sys::{signal, socket, title};
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The field that names the place of the job. tiny_http sees no other.
-const PLACE: &str = "Place";
+/// What tiny_http is told: there is work. Which, the exchange knows.
+pub(crate) const MESSAGE: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 /// A request through a tiny_http that has just started is picked up within this time, or never.
 const TRIAL: Duration = Duration::from_secs(5);
-/// A request that is not picked up for this time while a thread waits for one: tiny_http is at fault.
+/// A message that is not picked up for this time while a thread waits for it: tiny_http is at fault.
 const STUCK: Duration = Duration::from_secs(5);
 /// A thread without work leaves after this time, except the last.
 const SPARE_TIME: Duration = Duration::from_secs(10);
-/// A leader that is away for longer than this is busy with something slow: the next request needs another thread.
+/// Where nobody has taken a job for longer than this, all who work are busy with something slow: the next job needs another
+/// thread.
 const AWAY: Duration = Duration::from_micros(100);
-/// A request that nobody picked up within this time needs another thread, busy leaders or not.
-const PATIENCE: Duration = Duration::from_millis(1);
+/// A job that nobody took within this time needs another thread, busy or not.
+const UNPICKED: Duration = Duration::from_millis(1);
 /// The same once it is clear that looking often does not help.
-const LONG_PATIENCE: Duration = Duration::from_millis(50);
-
-/// The bytes of one request as tiny_http is to see it.
-pub(crate) fn write_request(out: &mut Vec<u8>, checked: &Checked, place: usize) {
-    let _ = write!(
-        out,
-        "{} {} HTTP/1.1\r\n{PLACE}: {place}\r\n\r\n",
-        checked.method(),
-        checked.path()
-    );
-}
+const LONG_UNPICKED: Duration = Duration::from_millis(50);
 
 /// The handler threads and the server that they take requests from.
 pub(crate) struct Pool {
@@ -57,26 +52,23 @@ pub(crate) struct Pool {
     routes: Arc<Routes>,
     seats: Mutex<Seats>,
     spare: Condvar,
-    /// The first request was picked up.
+    /// The first message was picked up.
     tried: Condvar,
+    /// So many who take a job are to call another thread for the next.
+    calls: AtomicU64,
     most: usize,
-    /// Where the private socket is bound for a moment.
-    path: PathBuf,
 }
 
 struct Seats {
-    tiny: Arc<tiny_http::Server>,
+    tiny: Arc<Tiny>,
     /// Counts the servers, so that who comes back from an old one knows.
     built: u64,
-    /// Somebody waits for the next request.
+    /// Somebody waits for the next message.
     leader: bool,
-    /// When the last leader went off to work, on the exchange's clock.
-    left: Duration,
-    /// Requests written to tiny_http, and those picked up.
-    sent: u64,
+    /// A message is under way. Whoever picks it up finds all that there is to do by then, so there need not be another.
+    is_told: bool,
+    /// Messages that were picked up.
     picked: u64,
-    /// So many leaders are to call a successor when they go off.
-    calls: u64,
     threads: usize,
     spares: usize,
     named: usize,
@@ -86,15 +78,17 @@ struct Seats {
 /// What the gate remembers between two looks at the pool.
 #[derive(Default)]
 pub(crate) struct Watch {
-    sent: u64,
+    /// How many jobs there had been, and when that was.
+    put: u64,
     at: Duration,
-    /// How many were picked up when it was first seen that no more were, when that was, and how often it was seen since.
+    /// How many messages were picked up when it was first seen that no more were, when that was, and how often it was seen
+    /// since.
     picked: u64,
     since: Option<Duration>,
     times: u32,
 }
 
-/// How the requests that were written fare.
+/// How the jobs fare that the gate has put there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// None waits, or every thread is at work.
@@ -105,53 +99,94 @@ pub(crate) enum Seen {
     Stuck,
 }
 
-/// A tiny_http server and the one connection to it.
-fn build(path: &Path) -> io::Result<(tiny_http::Server, UnixStream)> {
-    let name =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    // A worker that was killed at this very point may have left one under the same number.
-    let _ = std::fs::remove_file(path);
-    let listener = socket::listen_unix(path, 0o600, 1).map_err(name)?;
-    let connected = UnixStream::connect(path).map_err(name);
-    std::fs::remove_file(path).map_err(name)?;
-    let twin = listener.try_clone()?;
-    let listener = UnixListener::from(listener);
+/// A tiny_http server. It tries to connect to itself when it is dropped, by a path that it takes for granted.
+struct Tiny(Option<tiny_http::Server>);
+
+thread_local! {
+    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic on this thread is tiny_http's own way to end, of which nobody needs to hear.
+pub(crate) fn is_expected_panic() -> bool {
+    IS_DROPPING.get()
+}
+
+/// The name of tiny_http's own threads, which they have from the one that starts them.
+const NAME: &str = "tiny_http";
+
+thread_local! {
+    /// What this handler thread answers.
+    static ANSWERED: RefCell<Option<Arc<Checked>>> = const { RefCell::new(None) };
+}
+
+/// Which thread panics, for the log, and over which request. Threads that the program started itself may have no name.
+pub(crate) fn panicking() -> String {
+    let thread = thread::current();
+    let name = match thread.name() {
+        Some(name) => name,
+        None if title::name() == NAME => NAME,
+        None => "a thread of the program",
+    };
+    let answered = ANSWERED.try_with(|answered| answered.try_borrow().ok()?.clone());
+    match answered.ok().flatten() {
+        Some(checked) => format!("{name}, {} {}", checked.method(), checked.path()),
+        None => name.to_owned(),
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let server = self.0.take();
+        if thread::panicking() {
+            // A second panic would end the process.
+            return std::mem::forget(server);
+        }
+        IS_DROPPING.set(true);
+        // Its thread that accepts is long gone: see `build`.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(server)));
+        IS_DROPPING.set(false);
+    }
+}
+
+impl std::ops::Deref for Tiny {
+    type Target = tiny_http::Server;
+
+    fn deref(&self) -> &tiny_http::Server {
+        self.0.as_ref().expect("it is taken only when dropped")
+    }
+}
+
+/// A tiny_http server and the one connection to it, which is in the listener's queue and is taken from there; there will
+/// be no other, so the thread that accepts, and those that wait for more connections, go.
+fn build() -> io::Result<(Tiny, UnixStream)> {
+    let (listener, stream) = socket::private_stream()?;
+    let (listener, stream) = (UnixListener::from(listener), UnixStream::from(stream));
     listener.set_nonblocking(false)?;
+    // tiny_http writes nothing in our use of it. Should it try, it gets an error instead of a full buffer.
+    stream.shutdown(std::net::Shutdown::Read)?;
     // It panics where it cannot start a thread.
     let tiny = catch_unwind(|| tiny_http::Server::from_listener(listener, None))
         .map_err(|_| io::Error::other("it cannot start a thread"))?
         .map_err(io::Error::other)?;
-    let stream = connected?;
-    stream.set_nonblocking(true)?;
-    // tiny_http writes nothing in our use of it. Should it try, it gets an error instead of a full buffer.
-    stream.shutdown(std::net::Shutdown::Read)?;
-    // The one connection is in the listener's queue and is taken from there; there will be no other, so the thread
-    // that accepts, and those that wait for more connections, may go.
-    socket::shutdown(twin.as_fd());
-    Ok((tiny, stream))
+    Ok((Tiny(Some(tiny)), stream))
 }
 
 impl Pool {
-    /// Starts tiny_http on a private socket in `directory`, connects to it once, and starts the first handler.
-    /// Returns the gate's end of the stream.
+    /// Starts tiny_http behind a private stream, and the first handler. Returns the gate's end of the stream.
     pub fn start(
-        directory: &Path,
         exchange: Arc<Exchange>,
         routes: Arc<Routes>,
         most: usize,
     ) -> io::Result<(Arc<Pool>, UnixStream)> {
-        let path = directory.join(format!("http-{}.sock", process::Pid::own()));
         // The name is for the threads that it starts, which take it from the one that starts them.
-        title::set_name("tiny_http");
-        let (tiny, stream) = build(&path)?;
+        title::set_name(NAME);
+        let (tiny, stream) = build()?;
         let seats = Seats {
             tiny: Arc::new(tiny),
             built: 1,
             leader: false,
-            left: Duration::ZERO,
-            sent: 0,
+            is_told: false,
             picked: 0,
-            calls: 0,
             threads: 0,
             spares: 0,
             named: 0,
@@ -164,39 +199,37 @@ impl Pool {
             seats,
             spare,
             tried,
+            calls: AtomicU64::new(0),
             most,
-            path,
         });
         pool.spawn(&mut lock(&pool.seats))?;
         pool.try_out(&stream)?;
         Ok((pool, stream))
     }
 
-    /// Puts a new tiny_http in the place of one that broke or does not move, `waiting` requests being said to it anew
-    /// by the gate. What the old one still brings is taken where it is not yet answered, and is otherwise nothing.
-    /// The old one's threads end with its stream, which the gate closes.
-    pub fn rebuild(self: &Arc<Pool>, waiting: u64) -> io::Result<UnixStream> {
-        title::set_name("tiny_http");
-        let built = build(&self.path);
+    /// Puts a new tiny_http in the place of one that broke or does not move. What waits is to be told to it anew. The old
+    /// one's threads end with its stream, which the gate closes.
+    pub fn rebuild(self: &Arc<Pool>) -> io::Result<UnixStream> {
+        title::set_name(NAME);
+        let built = build();
         title::set_name("gate");
         let (tiny, stream) = built?;
         let mut seats = lock(&self.seats);
         let old = std::mem::replace(&mut seats.tiny, Arc::new(tiny));
         seats.built += 1;
-        seats.sent = seats.picked + waiting;
+        seats.is_told = false;
         if std::mem::take(&mut seats.leader) {
             old.unblock();
         }
-        seats.calls = 1;
         self.call(&mut seats);
         Ok(stream)
     }
 
-    /// Sends a request for nobody all the way. tiny_http says nothing when it cannot start its threads.
+    /// Sends a message of nothing all the way. tiny_http says nothing when it cannot start its threads.
     fn try_out(&self, mut stream: &UnixStream) -> io::Result<()> {
         let mut seats = lock(&self.seats);
-        seats.sent += 1;
-        stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+        seats.is_told = true;
+        stream.write_all(MESSAGE)?;
         let waited = self
             .tried
             .wait_timeout_while(seats, TRIAL, |seats| seats.picked == 0);
@@ -210,6 +243,12 @@ impl Pool {
         }
     }
 
+    /// Most threads at the moment: one at least is to be free of those who send slowly, and of disks.
+    fn most(&self) -> usize {
+        let (bodies, disks) = (&self.exchange.permits, &self.exchange.disks);
+        self.most.max(bodies.taken() + disks.taken() + 1)
+    }
+
     fn spawn(self: &Arc<Pool>, seats: &mut Seats) -> io::Result<()> {
         let pool = Arc::clone(self);
         let name = format!("handler {}", seats.named + 1);
@@ -221,29 +260,35 @@ impl Pool {
         Ok(())
     }
 
-    /// Called by the gate after it wrote `count` requests, and again when it was told to look again: sees to it that
+    /// Whether tiny_http is to be told of what the gate has put into the exchange: nobody is on the way there yet.
+    pub fn tell(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.seats).is_told, true)
+    }
+
+    /// Called by the gate after it put jobs into the exchange, and again when it was told to look again: sees to it that
     /// none waits while a thread could take it.
-    pub fn watch(self: &Arc<Pool>, watch: &mut Watch, count: u64) -> Seen {
+    pub fn watch(self: &Arc<Pool>, watch: &mut Watch) -> Seen {
         let mut seats = lock(&self.seats);
-        seats.sent += count;
-        if seats.picked == seats.sent {
+        let pace = self.exchange.pace();
+        if pace.put == pace.taken {
             watch.since = None;
             return Seen::Nothing;
         }
-        if seats.threads >= self.most && seats.spares == 0 && !seats.leader {
+        if seats.threads >= self.most() && seats.spares == 0 && !seats.leader {
             // All are at work, and each takes the next one when it is done.
             watch.since = None;
             return Seen::Nothing;
         }
         let now = self.exchange.elapsed();
-        let (slow, overdue) = (now - watch.at >= PATIENCE, seats.picked < watch.sent);
+        let (slow, overdue) = (now - watch.at >= UNPICKED, pace.taken < watch.put);
         let mut is_called = true;
-        if (!seats.leader && now - seats.left > AWAY) || (slow && overdue) {
-            seats.calls = seats.sent - seats.picked;
+        if !seats.leader && (now.saturating_sub(pace.taken_at) > AWAY || (slow && overdue)) {
+            let waiting = pace.put - pace.taken;
+            self.calls.store(waiting - 1, Ordering::SeqCst);
             is_called = self.call(&mut seats);
         }
         if slow {
-            (watch.sent, watch.at) = (seats.sent, now);
+            (watch.put, watch.at) = (pace.put, now);
         }
         let waited = match watch.since {
             Some(since) if seats.leader && watch.picked == seats.picked => now - since,
@@ -256,21 +301,19 @@ impl Pool {
         match waited {
             // Seen often, for the whole process may have been stopped for a while.
             _ if waited >= STUCK && watch.times > 20 => Seen::Stuck,
-            _ if waited >= LONG_PATIENCE || !is_called => Seen::Waiting(LONG_PATIENCE),
-            _ => Seen::Waiting(PATIENCE),
+            _ if waited >= LONG_UNPICKED || !is_called => Seen::Waiting(LONG_UNPICKED),
+            _ => Seen::Waiting(UNPICKED),
         }
     }
 
-    /// Has a spare thread, or a new one, take the empty seat.
-    /// False when no thread can be had.
+    /// Has a spare thread, or a new one, come for the next job. False when no thread can be had.
     fn call(self: &Arc<Pool>, seats: &mut Seats) -> bool {
-        if seats.leader || seats.calls == 0 {
+        if seats.leader {
             return true;
         }
-        seats.calls -= 1;
         if seats.spares > 0 {
             self.spare.notify_one();
-        } else if seats.threads < self.most {
+        } else if seats.threads < self.most() {
             let Err(error) = self.spawn(seats) else {
                 return true;
             };
@@ -290,11 +333,34 @@ impl Pool {
         true
     }
 
+    /// The next job, if there is one. Who takes it calls the next thread where the gate has asked for that.
+    fn take(self: &Arc<Pool>) -> Option<Job> {
+        let (job, is_more) = self.exchange.take()?;
+        if self.calls.load(Ordering::SeqCst) > 0 {
+            match is_more {
+                true => {
+                    self.calls.fetch_sub(1, Ordering::SeqCst);
+                    self.call(&mut lock(&self.seats));
+                }
+                false => self.calls.store(0, Ordering::SeqCst),
+            }
+        }
+        Some(job)
+    }
+
     /// The life of a handler thread.
     fn work(self: Arc<Pool>) {
+        // Programs that a handler starts get the mask of its thread, and would be deaf to TERM. The kernel gives signals
+        // to the main thread as long as that one takes them; one that comes here after all is noted in the same way.
+        signal::unblock_all();
         loop {
+            while let Some(job) = self.take() {
+                // Whatever happens in there must not cost the thread.
+                contain(|| self.serve(job));
+                ANSWERED.take();
+            }
             let mut seats = lock(&self.seats);
-            while seats.leader {
+            if seats.leader {
                 seats.spares += 1;
                 let waited = self.spare.wait_timeout(seats, SPARE_TIME);
                 let (back, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -304,6 +370,7 @@ impl Pool {
                     seats.threads -= 1;
                     return;
                 }
+                continue;
             }
             seats.leader = true;
             let (tiny, built) = (Arc::clone(&seats.tiny), seats.built);
@@ -312,59 +379,52 @@ impl Pool {
             let received = tiny.recv();
 
             let mut seats = lock(&self.seats);
-            let is_current = seats.built == built;
-            if is_current {
+            if seats.built == built {
                 seats.leader = false;
-            }
-            let Ok(request) = received else { continue };
-            if is_current {
-                seats.picked += 1;
-                if seats.picked == 1 {
-                    self.tried.notify_one();
-                }
-                seats.left = self.exchange.elapsed();
-                if seats.picked < seats.sent {
-                    self.call(&mut seats);
+                if received.is_ok() {
+                    // From now on it is somebody else's news: what was put before this is found by this thread.
+                    seats.is_told = false;
+                    seats.picked += 1;
+                    if seats.picked == 1 {
+                        self.tried.notify_one();
+                    }
                 }
             }
             drop(seats);
-
-            let place = request
-                .headers()
-                .first()
-                .and_then(|field| field.value.as_str().parse().ok());
-            if let Some(job) = place.and_then(|place| self.exchange.take(place)) {
-                // What a handler's own types do when they are dropped must not cost the thread. The panic hook logs it.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.serve(job)));
+            if let Ok(request) = received {
+                // tiny_http's own answer is never wanted; giving up the writer is how it is told so.
+                drop(request.into_writer());
             }
-            // tiny_http's own answer is never wanted; giving up the writer is how it is told so.
-            drop(request.into_writer());
         }
     }
 
     fn serve(&self, Job { loaned, work, .. }: Job) {
+        let loaned = Lent::new(loaned, &self.exchange);
+        ANSWERED.set(match &work {
+            Work::Answer(request) => Some(Arc::clone(&request.checked)),
+            Work::Refill(output) => output.checked.clone(),
+        });
         match work {
             Work::Answer(request) => self.answer(loaned, *request),
             Work::Refill(output) => self.pump(loaned, output, Vec::new()),
         }
     }
 
-    fn answer(&self, loaned: Loaned, mut request: Request) {
-        request.draining = self.exchange.is_closing();
-        let response = catch_unwind(AssertUnwindSafe(|| self.routes.answer(&mut request)));
+    fn answer(&self, loaned: Lent<'_>, mut request: Request) {
+        request.worker = Some(self.exchange.worker.clone());
+        request.connection = Some(Arc::clone(&loaned.client));
+        let response = self.routes.answer(&mut request);
         self.exchange.add_done();
-        // The panic hook has logged it.
-        let mut response = response.unwrap_or_else(|_| refusal(500, "this page failed"));
         let (is_clean, surplus) = match request.body.failure() {
             None => request.body.finish(),
-            Some(Failure::Gone) => return self.exchange.give_back(&loaned, true, Vec::new()),
+            Some(Failure::Gone) => return loaned.give_back(After::Linger, Vec::new(), 0),
             Some(Failure::Refused(why)) => {
-                let (slot, client) = (self.exchange.slot, &loaned.client);
-                self.exchange.refusals.answered(slot, client, why);
-                response = refusal(why.status, why.reason);
+                let (slot, origin) = (self.exchange.slot, loaned.client.origin());
+                self.exchange.refusals.answered(slot, origin, why);
                 (false, Vec::new())
             }
         };
+        self.exchange.slot.add_status(response.status());
         let checked = &request.checked;
         let minor = checked.head.minor;
         let close = !is_clean
@@ -372,67 +432,101 @@ impl Pool {
             || response.closes()
             || self.exchange.is_closing()
             || (minor == 0 && response.length().is_none());
+        // Nothing can be on its way but for what a client sends against its own word.
+        let is_last = !checked.head.keep_alive
+            && matches!(checked.head.length, Length::None | Length::Known(0))
+            && !loaned.more;
+        let after = match (close, is_last) {
+            (false, _) => After::Keep,
+            (true, false) => After::Linger,
+            (true, true) => After::Close,
+        };
+        let known = || Known::Request(Arc::clone(checked));
+        let status = response.status();
+        let mut entry = self
+            .exchange
+            .entry(&loaned.client, status, checked.begun, known);
         let rest = HEAD.with_borrow_mut(|(head, date)| {
             response.render_head(head, date.now(), minor, !close);
+            if let Some(entry) = &mut entry {
+                entry.head = head.len() as u64;
+            }
             if response.is_in_memory() {
                 let body = response.body_for(checked.method());
                 let parts = [IoSlice::new(head), IoSlice::new(body)];
-                match socket::send(loaned.client.as_fd(), &parts) {
-                    Ok(sent) if sent == head.len() + body.len() => return Ok(None),
+                let sent = socket::send(loaned.client.as_fd(), &parts);
+                if let (Some(entry), Ok(sent)) = (&mut entry, &sent) {
+                    entry.sent = *sent as u64;
+                }
+                match sent {
+                    Ok(sent) if sent == head.len() + body.len() => return Ok((sent, None)),
                     Ok(sent) => {
                         let mut load = response.into_load(checked.method(), minor);
                         if let Load::Bytes(_, at) = &mut load {
                             *at = sent.saturating_sub(head.len());
                         }
                         let head = head.get(sent..).unwrap_or_default().to_vec();
-                        return Ok(Some(Output::new(head, load, close)));
+                        let output = Output::new(head, load, close).after(sent);
+                        return Ok((0, Some(output.recorded(entry.take()))));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
             }
             let load = response.into_load(checked.method(), minor);
-            Ok(Some(Output::new(head.clone(), load, close)))
+            let output = Output::new(head.clone(), load, close).recorded(entry.take());
+            Ok((0, Some(output)))
         });
+        // One that is out is in the log before the gate can know, and end the worker.
+        drop(entry);
         match rest {
-            Ok(None) => self.exchange.give_back(&loaned, close, surplus),
-            Ok(Some(output)) => self.pump(loaned, Box::new(output), surplus),
+            Ok((sent, None)) => loaned.give_back(after, surplus, sent as u64),
+            Ok((_, Some(mut output))) => {
+                output.checked = Some(request.checked);
+                self.pump(loaned, Box::new(output), surplus);
+            }
             // The client is gone; so is the connection.
-            Err(_) => self.exchange.give_back(&loaned, true, Vec::new()),
+            Err(_) => loaned.give_back(After::Linger, Vec::new(), 0),
         }
     }
 
     /// Sends what the socket takes, makes the next piece of a stream where there is one, and leaves the rest to the
     /// gate.
-    fn pump(&self, loaned: Loaned, mut output: Box<Output>, surplus: Vec<u8>) {
-        let token = loaned.token;
+    fn pump(&self, loaned: Lent<'_>, mut output: Box<Output>, surplus: Vec<u8>) {
         let why = loop {
             match output.push(loaned.client.as_fd()) {
                 Ok(Pushed::Whole) => {
-                    return self.exchange.give_back(&loaned, output.close, surplus);
+                    output.end_record();
+                    let after = match output.close {
+                        true => After::Linger,
+                        false => After::Keep,
+                    };
+                    return loaned.give_back(after, surplus, output.total());
                 }
-                Ok(Pushed::Full | Pushed::Enough) => {
-                    return self.exchange.leave(Note::Rest {
-                        token,
-                        output,
-                        surplus,
-                    });
+                Ok(Pushed::Full | Pushed::Enough | Pushed::Parked) => {
+                    return loaned.leave_rest(output, surplus);
                 }
-                Ok(Pushed::Empty) => match catch_unwind(AssertUnwindSafe(|| output.refill())) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => break Some(error),
-                    // The panic hook has logged it.
-                    Err(_) => break None,
+                Ok(Pushed::Empty) => match contain(|| output.refill()) {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => break Some(error),
+                    None => break None,
                 },
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break Some(error),
-                Err(_) => return self.exchange.give_back(&loaned, true, Vec::new()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    break Some(error);
+                }
+                Err(_) => {
+                    output.end_record();
+                    return loaned.give_back(After::Linger, Vec::new(), output.total());
+                }
             }
         };
-        if let Some(error) = why {
+        output.end_record();
+        self.exchange.slot.add_bytes(output.total());
+        // Of a panic the hook has told.
+        if let Some(why) = why {
             let origin = loaned.client.origin();
-            log::warn(format_args!("{origin}: its answer broke off: {error}"));
+            log::warn(format_args!("{origin}: its answer broke off: {why}"));
         }
-        self.exchange.leave(Note::Broken(token));
     }
 }
 
@@ -461,14 +555,7 @@ impl Date {
     }
 }
 
-/// The whole bytes of an answer that the gate gives by itself; the connection is closed after it.
-pub(crate) fn render(response: &Response, is_head: bool) -> Vec<u8> {
-    HEAD.with_borrow_mut(|(head, date)| {
-        response.render_head(head, date.now(), 1, false);
-        [
-            head,
-            response.body_for(if is_head { "HEAD" } else { "GET" }),
-        ]
-        .concat()
-    })
+/// Writes the head of an answer that the gate gives by itself, replacing what is there.
+pub(crate) fn render_head(response: &Response, out: &mut Vec<u8>, minor: u8, keep_alive: bool) {
+    HEAD.with_borrow_mut(|(_, date)| response.render_head(out, date.now(), minor, keep_alive));
 }

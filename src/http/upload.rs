@@ -4,8 +4,9 @@
 #![forbid(unsafe_code)]
 
 use super::body::{Chunked, Progress};
-use super::exchange::{Client, Permit};
+use super::client::Client;
 use super::head::Refusal;
+use super::permits::Permit;
 use crate::sys::fd::{self, Wait};
 use crate::sys::socket;
 use std::io::{self, ErrorKind, Read};
@@ -17,11 +18,16 @@ use std::time::{Duration, Instant};
 pub(crate) const LEAST_RATE: u64 = 500;
 /// Bytes asked of the socket at a time.
 const PIECE: usize = 16 * 1024;
+/// Longest wait at a time, so that it is known when it was far longer than it should be.
+const STEP: Duration = Duration::from_secs(1);
 /// Bytes of a body nobody read that are taken from the socket to save the connection, if they are there already.
 const SKIP: usize = 64 * 1024;
 
 /// The refusal of a client that stops sending its body, or drips it.
 pub(crate) const BODY_TOO_SLOW: Refusal = Refusal::new(408, "the request body took too long");
+
+/// What a handler is told that reads the body of a client that is gone.
+pub(crate) const GONE: &str = "the client is gone";
 
 /// How the end of what is still to come is found.
 pub(crate) enum Framing {
@@ -42,7 +48,7 @@ pub(crate) enum Failure {
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> io::Error {
         match failure {
-            Failure::Gone => io::Error::new(ErrorKind::UnexpectedEof, "the client is gone"),
+            Failure::Gone => io::Error::new(ErrorKind::UnexpectedEof, GONE),
             Failure::Refused(why) if why.status == 408 => {
                 io::Error::new(ErrorKind::TimedOut, why.reason)
             }
@@ -86,6 +92,14 @@ impl Body {
             arrived,
             rest,
             ..Body::default()
+        }
+    }
+
+    /// One that was refused when it had come so far: it is too long, or it is not what a body may be.
+    pub fn refused(why: Refusal) -> Body {
+        Body {
+            failure: Some(Failure::Refused(why)),
+            ..Body::unwanted()
         }
     }
 
@@ -152,6 +166,11 @@ impl Body {
         (is_clean, std::mem::take(&mut self.surplus))
     }
 
+    /// Whether all of it has come.
+    pub fn is_complete(&self) -> bool {
+        self.rest.is_none() && !self.unwanted
+    }
+
     /// Bytes of it that are in memory.
     pub fn held(&self) -> usize {
         self.arrived.len()
@@ -195,7 +214,7 @@ impl Rest {
         let begun = Instant::now();
         // Beyond the first allowance, what has come buys the time for more.
         let bought = Duration::from_millis(self.received.saturating_mul(1000) / LEAST_RATE);
-        let deadline = (begun + self.progress).min(self.since + self.progress + bought);
+        let mut deadline = (begun + self.progress).min(self.since + self.progress + bought);
         let count = loop {
             match socket::receive(self.client.as_fd(), &mut piece[..room]) {
                 Ok(0) => return Err(Failure::Gone),
@@ -208,7 +227,14 @@ impl Rest {
             if left.is_zero() {
                 return Err(Failure::Refused(BODY_TOO_SLOW));
             }
-            let _ = fd::poll(&mut [Wait::borrowed(self.client.as_fd())], Some(left));
+            let (step, before) = (left.min(STEP), Instant::now());
+            let _ = fd::poll(&mut [Wait::borrowed(self.client.as_fd())], Some(step));
+            let late = before.elapsed().saturating_sub(step);
+            if late > STEP {
+                // The process was kept from running, and the client's time does not run either.
+                self.since += late;
+                deadline += late;
+            }
         };
         self.received += count as u64;
         match &mut self.framing {

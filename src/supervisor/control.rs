@@ -4,11 +4,13 @@
 
 use super::words;
 use crate::listener;
+use crate::pidfile::Process;
 use crate::sys::fd::{self, Wait};
-use crate::sys::process;
+use crate::sys::process::{self, Pid};
 use crate::sys::socket;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,6 +29,8 @@ const DEAF: Duration = Duration::from_millis(100);
 const BACKLOG: i32 = 128;
 /// Longest question in bytes.
 const LONGEST: usize = 16 * 1024;
+/// Longest answer in bytes; a master of another user may be anything.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// What the commands ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +60,7 @@ impl Question {
     }
 
     fn decode(line: &str) -> Option<Question> {
-        let mut words = words::unpack(line).into_iter();
+        let mut words = words::unpack_text(line).into_iter();
         match words.next()?.as_str() {
             "state" => Some(Question::State),
             "report" => Some(Question::Report),
@@ -125,6 +129,11 @@ impl Control {
         Ok(Control::adopt(listener, path))
     }
 
+    /// For a container that has no place for it.
+    pub fn nowhere(path: &Path) -> io::Result<Control> {
+        Ok(Control::adopt(socket::listen_nowhere(BACKLOG)?, path))
+    }
+
     /// The one of before an exec.
     pub fn adopt(listener: OwnedFd, path: &Path) -> Control {
         Control {
@@ -133,6 +142,19 @@ impl Control {
             askers: Vec::new(),
             deaf_until: None,
         }
+    }
+
+    /// Binds it anew where its path does not lead here any more; whether it did. Who has asked already goes on waiting.
+    pub fn renew(&mut self) -> io::Result<bool> {
+        match socket::connect_unix(&self.path) {
+            Ok(fd) if socket::peer(fd.as_fd())?.0 == Some(Pid::own()) => return Ok(false),
+            // Its queue is full: somebody listens there.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            _ => {}
+        }
+        listener::remove_stale(&self.path)?;
+        self.listener = socket::listen_unix(&self.path, MODE, BACKLOG)?;
+        Ok(true)
     }
 
     /// Everything to wait on.
@@ -174,7 +196,7 @@ impl Control {
     }
 
     fn admit(&mut self, fd: OwnedFd, questions: &mut Vec<(Question, Asker)>) {
-        if !socket::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == 0 || uid == process::euid()) {
+        if !socket::peer(fd.as_fd()).is_ok_and(|(_, uid)| uid == 0 || uid == process::euid()) {
             return;
         }
         if self.askers.len() >= MOST {
@@ -239,9 +261,51 @@ pub(crate) struct Answer {
     text: Vec<u8>,
 }
 
-/// Asks the master.
-pub(crate) fn ask(path: &Path, question: &Question) -> io::Result<Answer> {
+/// Who listens there, as the user whose socket it is; `None` where nobody does. A process may have left its socket to
+/// another one, and its number too: only one that still runs as that user counts.
+///
+/// # Errors
+/// Nobody can tell, or it is somebody whose word does not count.
+pub(crate) fn who(path: &Path) -> io::Result<Option<Process>> {
+    let found = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    let stream = match socket::connect_unix(path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused | ErrorKind::NotFound
+            ) =>
+        {
+            return Ok(None);
+        }
+        stream => stream?,
+    };
+    let (pid, uid) = socket::peer(stream.as_fd())?;
+    let pid = pid.ok_or_else(|| io::Error::other("it is listened on by a process that cannot be seen from here (another container or host)"))?;
+    let us = process::euid();
+    let may_tell = us == 0 || us == uid || uid == 0;
+    if may_tell && uid == found.uid() && process::user_of(pid)? == Some(uid) {
+        return Ok(Some(Process { pid, uid }));
+    }
+    let text =
+        format!("it is listened on by pid {pid} of uid {uid}, which is no master of this service");
+    Err(io::Error::other(text))
+}
+
+/// Asks the master, and nobody else who may listen there.
+pub(crate) fn ask(path: &Path, master: Process, question: &Question) -> io::Result<Answer> {
     let mut stream = UnixStream::from(socket::connect_unix(path)?);
+    let (pid, uid) = socket::peer(stream.as_fd())?;
+    if pid != Some(master.pid) || (uid != master.uid && uid != 0) {
+        let who = pid.map_or_else(
+            || "a process that cannot be seen from here".to_owned(),
+            |pid| format!("pid {pid} of uid {uid}"),
+        );
+        let text = format!("it is {who} that listens there, and not the master");
+        return Err(io::Error::other(text));
+    }
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all((question.encode() + "\n").as_bytes())?;
@@ -255,12 +319,13 @@ pub(crate) fn ask(path: &Path, question: &Question) -> io::Result<Answer> {
 /// heard, and where a crowd asks the queue may be full: such a question is put again.
 pub(crate) fn ask_until_heard(
     path: &Path,
+    master: Process,
     question: &Question,
     within: Duration,
 ) -> io::Result<Vec<Vec<String>>> {
     let begun = Instant::now();
     loop {
-        let answer = ask(path, question).and_then(|mut answer| answer.read(within));
+        let answer = ask(path, master, question).and_then(|mut answer| answer.read(within));
         let is_dropped = |error: &io::Error| {
             use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof, WouldBlock};
             matches!(
@@ -281,8 +346,11 @@ impl Answer {
     /// What has been told so far.
     pub fn so_far(&mut self) -> Vec<Vec<String>> {
         let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = socket::receive(self.stream.as_fd(), &mut buffer) {
-            self.text.extend_from_slice(&buffer[..count]);
+        while self.text.len() < LONGEST_ANSWER {
+            match socket::receive(self.stream.as_fd(), &mut buffer) {
+                Ok(count @ 1..) => self.text.extend_from_slice(&buffer[..count]),
+                _ => break,
+            }
         }
         self.lines()
     }
@@ -290,7 +358,7 @@ impl Answer {
     fn lines(&self) -> Vec<Vec<String>> {
         String::from_utf8_lossy(&self.text)
             .lines()
-            .map(words::unpack)
+            .map(words::unpack_text)
             .collect()
     }
 
@@ -305,6 +373,9 @@ impl Answer {
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => break,
+                Ok(_) if self.text.len() >= LONGEST_ANSWER || until <= Instant::now() => {
+                    return Err(io::Error::other("it does not come to an end"));
+                }
                 Ok(count) => self.text.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

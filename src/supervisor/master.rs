@@ -1,43 +1,42 @@
-//! The master: one thread and one poll loop. It owns the pid file's lock, the listener and the workers; it names what
-//! happened, asks [`Plan`], and does what that says. It never runs a handler, so nothing a request does can hurt it.
+//! The master: one thread and one poll loop. It names what happened, asks [`Plan`], and does what that says, by way of
+//! what it holds (`holdings`) and of its workers (`roster`). It never runs a handler, so nothing a request does can
+//! hurt it.
 #![forbid(unsafe_code)]
 
-use super::control::{Asker, Control, Question};
-use super::plan::{Action, Event, Outcome, Plan};
-use super::restart::{Ask, Heir, LastRestart, Restart};
-use super::wire::{Heard, Order, Report, Wire};
+use super::check::Check;
+use super::control::{Asker, Question};
+use super::holdings::{self, Holdings, cannot};
+use super::plan::{Action, Event, Going, Outcome, Plan, Stage};
+use super::restart::{Ask, LastRestart, Restart, Step, answer, still_serves};
+use super::roster::{Roster, Worker};
+use super::wire::{Order, Report, Wire};
 use super::worker::{self, Birth};
-use crate::address::Address;
-use crate::app::Service;
-use crate::daemon;
+use crate::clock;
 use crate::error::{Error, Result, exit};
-use crate::http::gate::Drained;
-use crate::ledger::{Ledger, SLOTS};
-use crate::listener::Listener;
+use crate::http::bounds::warn_of_file_limit;
+use crate::http::orders::{Drained, Why};
+use crate::http::record;
+use crate::ledger::Reign;
 use crate::log;
+use crate::memory::OomWatch;
 use crate::notify::Notify;
-use crate::pidfile::{Acquired, PidFile, Runs};
+use crate::pidfile::Standing;
 use crate::place::Place;
 use crate::readiness::Reporter;
+use crate::service::Service;
 use crate::settings::{Overrides, Settings};
-use crate::signals::SelfPipe;
+use crate::signals::{self, Meaning, SelfPipe};
+use crate::sys::epoll::Bell;
 use crate::sys::fd::{self, Wait};
 use crate::sys::process::{self, Forked, Pid};
 use crate::sys::signal::{self, Signal};
 use crate::sys::{socket, title};
+use crate::syslog::is_system_log;
+use crate::user::{Identity, User};
 use std::collections::VecDeque;
-use std::fs::Permissions;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
-
-/// The mode of directories made for the files of `run/`.
-const DIRECTORY_MODE: u32 = 0o750;
-
-/// How long the workers of a master that was killed may take to notice it.
-const LEFT_BEHIND: Duration = Duration::from_secs(1);
+use std::time::{Duration, Instant};
 
 /// What is left of a loop when the kernel has no memory to wait with.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
@@ -45,47 +44,39 @@ const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// How long PID 1 stays for those who want to hear how its stop went.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A worker from the master's side.
-pub(super) struct Worker {
-    pub pid: Pid,
-    pub wire: Wire,
-    /// Its part of the ledger.
-    pub slot: usize,
-    pub since: SystemTime,
-    /// The other end is closed; nothing more is to be heard.
-    pub ended: bool,
-    /// It has said what its drain came to.
-    pub has_reported: bool,
-}
+/// While the plan has a deadline the master looks as often as this. One that comes to a look later by as much was
+/// stopped or frozen meanwhile, and so were its workers: that time counts against nobody.
+const STEP: Duration = Duration::from_secs(1);
+/// How often it is tried to make files anew whose lock another process has: a start that fails has it for a moment.
+const RENEWALS: u32 = 60;
 
 /// Everything the master owns.
 pub(crate) struct Master {
     pub(super) service: Service,
     pub(super) settings: Settings,
+    /// Whom workers become.
+    pub(super) identity: Option<Identity>,
     /// The flags that it was started with.
     pub(super) overrides: Overrides,
-    pub(super) pid_file: Option<PidFile>,
-    pub(super) listener: Option<Listener>,
-    /// During a restart with another address: the one that the old workers still serve.
-    pub(super) old_listener: Option<Listener>,
-    signals: Option<SelfPipe>,
-    pub(super) ledger: Option<Ledger>,
-    pub(super) control: Option<Control>,
+    pub(super) holdings: Holdings,
+    pub(super) signals: SelfPipe,
     pub(super) notify: Notify,
-    /// Who waits for the word that this start went well; without one, it is printed.
+    /// Who waits for the word that this start went well.
     reporter: Option<Reporter>,
     pub(super) is_daemon: bool,
     /// The files as the user named them; those of the settings are absolute.
     shown: Place,
-    /// A hang-up is the end, for it means that the terminal went away.
+    /// It has a terminal, which it is not to outlive: a hang-up is the end if that is gone.
     pub(super) hang_up_stops: bool,
     pub(super) plan: Plan,
-    pub(super) workers: Vec<Worker>,
+    /// Time that this process slept through; the plan's clock is late by it.
+    asleep: Duration,
+    pub(super) roster: Roster,
     /// What the workers say of their drains when the master leaves.
     drained: Drained,
-    announced: bool,
     begun: Instant,
-    pub(super) started: SystemTime,
+    /// On the clock of [`clock::boottime`].
+    pub(super) started: Duration,
     pub(super) generation: u64,
     /// Restarts asked for that the plan has not yet had its say on.
     pub(super) asked: VecDeque<Ask>,
@@ -93,6 +84,10 @@ pub(crate) struct Master {
     pub(super) last_restart: Option<LastRestart>,
     /// Who waits to hear what came of the stop.
     reports: Vec<Asker>,
+    /// From the first time on that there is nothing else to do.
+    oom: Option<OomWatch>,
+    /// When to try again to make the files of `run/` anew, and how often.
+    renewal: Option<(Instant, u32)>,
 }
 
 /// What a start is made of.
@@ -105,6 +100,30 @@ pub(crate) struct Start {
     pub passed: Option<OwnedFd>,
     /// Where to write a newline when it serves (`--ready-fd`).
     pub ready: Option<OwnedFd>,
+}
+
+/// What a master is assembled from after an exec.
+pub(super) struct Heir {
+    pub service: Service,
+    pub settings: Settings,
+    pub identity: Option<Identity>,
+    pub overrides: Overrides,
+    pub holdings: Holdings,
+    pub signals: SelfPipe,
+    pub roster: Roster,
+    pub is_daemon: bool,
+    pub hang_up_stops: bool,
+    pub plan: Plan,
+    pub started: Duration,
+    pub generation: u64,
+    pub restart: Option<Restart>,
+    pub last_restart: Option<LastRestart>,
+}
+
+/// The two sides of a fork.
+enum Side {
+    Master(Pid),
+    Worker(Birth),
 }
 
 /// Starts a daemon's master and runs it to its end; the exit status. Failures go to whoever waits at the pipe.
@@ -125,23 +144,22 @@ pub(crate) fn run_daemon(start: Start, reporter: Reporter) -> u8 {
 
 /// Starts a master in this very process and runs it to its end.
 pub(crate) fn run_foreground(start: Start) -> Result<()> {
-    Master::prepare(start, false)?.run()
+    let mut master = Master::prepare(start, false)?;
+    master.reporter = Some(Reporter::Terminal);
+    master.run()
 }
 
-/// The first thing a master does, before anybody can know its pid.
-pub(super) fn catch_signals(service: &Service, with_hang_up: bool) -> Result<SelfPipe> {
-    let mut caught = vec![
-        Signal::Term,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Usr1,
-        Signal::Child,
-    ];
-    if with_hang_up {
-        caught.push(Signal::Hup);
-    }
-    let signals = SelfPipe::new(&caught)
-        .map_err(|error| Error::failed(format!("cannot make a pipe: {error}")))?;
+/// The first thing a master does, before anybody can know its pid. Behind an exec the pipe is that of before.
+pub(super) fn catch_signals(
+    service: &Service,
+    pipe: Option<[Option<OwnedFd>; 2]>,
+) -> Result<SelfPipe> {
+    let pipe = match pipe {
+        Some([Some(read), Some(write)]) => Some((read, write)),
+        _ => None,
+    };
+    let signals = SelfPipe::of_master(pipe);
+    let signals = signals.map_err(|error| Error::failed(format!("cannot make a pipe: {error}")))?;
     signal::unblock_all();
     title::set_name(&service.title(" app"));
     Ok(signals)
@@ -158,8 +176,8 @@ impl Master {
             passed,
             ready,
         } = start;
-        // 1. Signals. Whoever started it under nohup(1) wants hang-ups ignored, and it stays so.
-        let signals = catch_signals(&service, is_daemon || !signal::is_ignored(Signal::Hup))?;
+        // 1. Signals.
+        let signals = catch_signals(&service, None)?;
 
         // 2. The base directory, which is the working directory of everything to come.
         let shown = settings.place.clone();
@@ -171,118 +189,102 @@ impl Master {
             Error::failed(format!("cannot enter the base directory {base}: {error}"))
         })?;
 
-        // 3. The lock. Until it is held nothing of a running instance may be touched.
-        make_directory(&settings.place.pid_file, &shown.pid_file)?;
-        let pid_file = match PidFile::acquire(&settings.place.pid_file) {
-            Ok(Acquired::Ours(pid_file)) => pid_file,
-            Ok(Acquired::Held(runs)) => {
-                return Err(already_running(&service.name, &shown.pid_file, runs));
+        let identity = settings.user.as_ref().map(User::identify).transpose()?;
+
+        // 3. Lock, log, address, counters, control socket.
+        let with_log =
+            (is_daemon || settings.log_file_is_set) && !is_system_log(&settings.place.log_file);
+        let (holdings, log_file) =
+            Holdings::acquire(&service.name, &settings, &shown, passed, with_log)?;
+
+        let exposed = holdings::exposed(&settings, &shown);
+        if is_daemon {
+            for text in &exposed {
+                let _ = writeln!(io::stderr(), "{}: {text}", service.name);
             }
-            Err(error) => return Err(cannot("write", &shown.pid_file, &error)),
-        };
-
-        // 4. The log.
-        let log_file = if is_daemon || settings.log_file_is_set {
-            make_directory(&settings.place.log_file, &shown.log_file)?;
-            Some(
-                log::open(&settings.place.log_file)
-                    .map_err(|error| cannot("write", &shown.log_file, &error))?,
-            )
-        } else {
-            None
-        };
-
-        // 5. The address, or the socket that was passed in; short paths, for their addresses hold 107 bytes.
-        let listener = match passed {
-            Some(fd) => Listener::adopt(fd, None)?,
-            None => bind(
-                &settings.address.clone().within(&settings.place.base),
-                pid_file.was_left,
-            )?,
-        };
-
-        // 6. Counters, and the socket that commands ask at.
-        let directory = settings.place.pid_file.parent().unwrap_or(Path::new("/"));
-        let ledger = Ledger::new(directory).map_err(|error| {
-            Error::failed(format!(
-                "cannot make shared memory for the counters: {error}"
-            ))
-        })?;
-        make_directory(&settings.place.socket, &shown.socket)?;
-        let control = Control::bind(&settings.place.socket)
-            .map_err(|error| cannot("bind", &shown.socket, &error))?;
+        }
 
         // From here on the terminal is no longer written to, but through the launcher.
         if is_daemon {
-            daemon::redirect(log_file.as_ref()).map_err(|error| {
+            crate::stdio::redirect(log_file.as_ref().map(AsFd::as_fd)).map_err(|error| {
                 Error::failed(format!("cannot redirect the standard output: {error}"))
             })?;
         }
-        log::init(settings.log_level, log_file, is_daemon);
-        if !pid_file.locked {
-            log::warn(format_args!(
-                "{}: this file system has no locks; two starts at the same moment would not see each other",
-                shown.pid_file.display()
-            ));
+        let sink = holdings::sink(&service, &settings, log_file);
+        log::init(settings.log_level, sink, is_daemon);
+        warn_of_file_limit(&settings);
+        let nowhere = holdings::nowhere(&settings.place, &shown);
+        for text in exposed.into_iter().chain(nowhere) {
+            log::warn(format_args!("{text}"));
+        }
+        match &identity {
+            Some(identity) => log::info(format_args!("workers become {identity}")),
+            None if process::euid() == 0 => log::warn(format_args!(
+                "workers run as root; with app.user they would not"
+            )),
+            None => {}
         }
         Ok(Master {
-            plan: Plan::new(settings.workers, settings.close_wait),
+            plan: Plan::new(settings.workers, settings.close_wait).delaying(settings.stop_delay),
             hang_up_stops: !is_daemon && fd::has_terminal(),
             service,
             settings,
+            identity,
             overrides,
-            pid_file: Some(pid_file),
-            listener: Some(listener),
-            old_listener: None,
-            signals: Some(signals),
-            ledger: Some(ledger),
-            control: Some(control),
+            holdings,
+            signals,
             notify: Notify::new(ready),
             reporter: None,
+            asleep: Duration::ZERO,
             is_daemon,
             shown,
-            workers: Vec::new(),
+            roster: Roster::new(Vec::new()),
             drained: Drained::default(),
-            announced: false,
             begun,
-            started: SystemTime::now(),
+            started: clock::boottime(),
             generation: 1,
             asked: VecDeque::new(),
             restart: None,
             last_restart: None,
             reports: Vec::new(),
+            oom: None,
+            renewal: None,
         })
     }
 
-    /// A master after an exec, with what came through it. See `restart.rs`.
+    /// A master after an exec, with what came through it. See `resume.rs`.
     pub(super) fn assemble(heir: Heir) -> Master {
-        Master {
+        let mut master = Master {
+            shown: heir.settings.place.clone(),
             service: heir.service,
             settings: heir.settings,
+            identity: heir.identity,
             overrides: heir.overrides,
-            pid_file: heir.pid_file,
-            listener: heir.listener,
-            old_listener: heir.old_listener,
-            signals: Some(heir.signals),
-            ledger: heir.ledger,
-            control: heir.control,
+            holdings: heir.holdings,
+            signals: heir.signals,
             notify: Notify::new(None),
             reporter: None,
+            asleep: Duration::ZERO,
             is_daemon: heir.is_daemon,
-            shown: heir.shown,
             hang_up_stops: heir.hang_up_stops,
             plan: heir.plan,
-            workers: heir.workers,
+            roster: heir.roster,
             drained: Drained::default(),
-            announced: true,
             begun: Instant::now(),
             started: heir.started,
             generation: heir.generation,
             asked: VecDeque::new(),
-            restart: Some(heir.restart),
-            last_restart: None,
+            restart: heir.restart,
+            last_restart: heir.last_restart,
             reports: Vec::new(),
+            oom: None,
+            renewal: None,
+        };
+        if let (None, Some(last)) = (&master.restart, &master.last_restart) {
+            let text = format!("restart given up: {}", last.text);
+            master.notify.ready(&text);
         }
+        master
     }
 
     fn run(self) -> Result<()> {
@@ -294,80 +296,133 @@ impl Master {
     pub(super) fn run_with(mut self, actions: Vec<Action>) -> Result<()> {
         let mut actions: VecDeque<Action> = actions.into();
         loop {
-            while let Some(action) = actions.pop_front() {
-                if let Action::Leave(outcome) = action {
-                    return self.leave(outcome);
-                }
-                if let Some(event) = self.act(action) {
-                    if matches!(event, Event::NotSpawned(_)) {
-                        // Where one could not be started the others are not tried: the plan will say what is next.
-                        actions.retain(|action| *action != Action::Spawn);
-                    }
-                    actions.extend(self.plan.step(Instant::now(), event));
+            while let Some(action) = Action::next(&mut actions) {
+                let event = match action {
+                    Action::Leave(outcome) => return self.leave(outcome),
+                    Action::Spawn => match self.fork() {
+                        Ok(Side::Master(pid)) => Some(Event::Spawned(pid)),
+                        Ok(Side::Worker(birth)) => {
+                            let (service, settings) = self.into_worker();
+                            worker::run(&service, &settings, birth)
+                        }
+                        Err(error) => {
+                            // Where one could not be started the others are not tried: the plan says what is next.
+                            actions.retain(|action| *action != Action::Spawn);
+                            Some(Event::NotSpawned(error.to_string()))
+                        }
+                    },
+                    action => self.act(action),
+                };
+                if let Some(event) = event {
+                    actions.extend(self.plan.step(self.now(), event));
                 }
             }
+            self.tell();
             self.wait();
             for event in self.events() {
-                actions.extend(self.plan.step(Instant::now(), event));
+                actions.extend(self.plan.step(self.now(), event));
             }
         }
     }
 
     /// Sleeps until something happened or is due.
-    fn wait(&self) {
-        let control = self.control.as_ref().and_then(Control::deadline);
-        let due = [self.plan.deadline(), control, self.notify.deadline()]
-            .into_iter()
-            .flatten()
-            .min();
-        let timeout = due.map(|at| at.saturating_duration_since(Instant::now()));
-        let mut waits: Vec<Wait<'_>> = self.signals.iter().map(Wait::readable).collect();
-        waits.extend(
-            self.workers
-                .iter()
-                .filter(|worker| !worker.ended)
-                .map(|worker| Wait::readable(&worker.wire)),
-        );
-        waits.extend(
-            self.control
-                .iter()
-                .flat_map(Control::descriptors)
-                .map(Wait::borrowed),
-        );
+    fn wait(&mut self) {
+        // Here, while the first worker boots, for which it need not wait.
+        self.oom.get_or_insert_with(OomWatch::new);
+        self.pass_log();
+        self.pass_access_log();
+        let control = &self.holdings.control;
+        let (before, now) = (Instant::now(), self.now());
+        let plan = self.plan.deadline();
+        let plan = plan.map(|at| at.saturating_duration_since(now).min(STEP));
+        let others = [
+            control.deadline(),
+            self.notify.deadline(),
+            self.roster.deadline(),
+            self.renewal.map(|(at, _)| at),
+        ];
+        let others = others.into_iter().flatten().min();
+        let others = others.map(|at| at.saturating_duration_since(before));
+        let timeout = plan.into_iter().chain(others).min();
+        let mut waits = vec![Wait::readable(&self.signals)];
+        waits.extend(self.roster.wires().map(Wait::readable));
+        waits.extend(control.descriptors().map(Wait::borrowed));
         if let Err(error) = fd::poll(&mut waits, timeout) {
             log::error(format_args!("poll: {error}"));
             std::thread::sleep(POLL_PAUSE);
         }
+        let late = before
+            .elapsed()
+            .saturating_sub(timeout.unwrap_or(Duration::MAX));
+        if late >= STEP {
+            self.asleep += late;
+        }
+    }
+
+    /// Tells in the page that the workers share what only the master knows.
+    fn tell(&self) {
+        let (ledger, last) = (&self.holdings.ledger, &self.last_restart);
+        let last = last.as_ref();
+        let reign = Reign {
+            master: u64::from(Pid::own().raw().unsigned_abs()),
+            generation: self.generation,
+            started: self.started.as_millis() as u64,
+            restarted: last.map_or(0, |last| last.at.as_millis() as u64),
+            went_well: last.is_some_and(|last| last.went_well),
+        };
+        ledger.tell(reign, clock::calendar(self.started).as_millis() as u64);
+        for worker in self.roster.iter() {
+            let pid = u64::from(worker.pid.raw().unsigned_abs());
+            ledger.slot(worker.slot).tell(pid, self.word_for(worker));
+        }
+    }
+
+    /// What a worker is doing, for people.
+    pub(super) fn word_for(&self, worker: &Worker) -> &'static str {
+        match self.plan.stage(worker.pid) {
+            Some(Stage::Serving) if worker.is_late() => "late",
+            Some(stage) => stage.name(),
+            None => "gone",
+        }
+    }
+
+    /// The plan's clock.
+    pub(super) fn now(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.asleep).unwrap_or(now)
     }
 
     /// Everything that happened since the last time.
     fn events(&mut self) -> Vec<Event> {
-        if let Some(signals) = &self.signals {
-            signals.drain();
-        }
+        self.signals.drain();
         let mut events = Vec::new();
         // Whoever is told to leave replaces nobody, so this is heard before deaths, which may be of the same signal.
-        for (signal, name) in [
-            (Signal::Term, "TERM"),
-            (Signal::Int, "INT"),
-            (Signal::Quit, "QUIT"),
-        ] {
-            for _ in 0..signal::take(signal) {
-                log::info(format_args!("signal {name}: leaving"));
-                events.push(Event::Stop);
+        for signal in signals::take(Meaning::Leave) {
+            // Who sits there and presses Ctrl-C is no balancer that has to notice.
+            let by_hand = matches!(signal, Signal::Int | Signal::Quit) && self.hang_up_stops;
+            let is_first = events.is_empty();
+            if is_first && !by_hand && !self.plan.stop_delay().is_zero() {
+                self.say_what_delays(format_args!("signal {signal}"));
+            } else {
+                log::info(format_args!("signal {signal}: leaving"));
+                if is_first {
+                    self.say_what_is_waited_for();
+                }
             }
+            events.push(match by_hand {
+                true => Event::Interrupt,
+                false => Event::Stop,
+            });
         }
-        for (question, asker) in self
-            .control
-            .as_mut()
-            .map(Control::questions)
-            .unwrap_or_default()
-        {
+        for (question, asker) in self.holdings.control.questions() {
             match question {
                 Question::State => asker.answer(&self.status()),
                 Question::Report => self.promise_report(asker),
                 Question::Stop => {
-                    log::info(format_args!("asked to stop: leaving"));
+                    match self.plan.stop_delay().is_zero() {
+                        true => log::info(format_args!("asked to stop: leaving")),
+                        false => self.say_what_delays(format_args!("asked to stop")),
+                    }
                     self.promise_report(asker);
                     events.push(Event::Stop);
                 }
@@ -378,34 +433,111 @@ impl Master {
             }
         }
         // Words first: a worker says why before it dies.
-        for index in 0..self.workers.len() {
-            self.hear(index, &mut events);
+        for (pid, report) in self.roster.hear() {
+            events.extend(self.note(pid, report));
         }
-        if signal::take(Signal::Child) > 0 {
+        if !signals::take(Meaning::Reap).is_empty() {
             self.reap(&mut events);
         }
-        if signal::take(Signal::Hup) > 0 {
-            if self.hang_up_stops {
+        // However often one was sent, it is one restart.
+        if let Some(signal) = signals::take(Meaning::Restart).pop() {
+            if signal == Signal::Hup && self.hang_up_stops && !fd::has_terminal() {
                 log::info(format_args!("signal HUP: the terminal is gone, leaving"));
-                events.push(Event::Stop);
+                events.push(Event::Interrupt);
             } else {
-                log::info(format_args!("signal HUP: restarting"));
+                log::info(format_args!("signal {signal}: restarting"));
+                self.renew_files();
                 self.asked.push_back(Ask::new(None, Vec::new()));
                 events.push(Event::Restart);
             }
         }
-        if signal::take(Signal::Usr1) > 0 {
+        if !signals::take(Meaning::Reopen).is_empty() {
             self.reopen_log();
+            self.reopen_access_log();
+            self.renew_files();
         }
-        self.notify.tick(Instant::now());
+        self.renew_again();
+        signals::say_what_means_nothing();
+        let now = Instant::now();
+        let plan = &self.plan;
+        let serves = |pid| plan.stage(pid) == Some(Stage::Serving);
+        for (pid, still) in self.roster.look(now, &self.holdings.ledger, serves) {
+            let how = format!("has not moved for {} s", still.as_secs());
+            events.push(Event::Late(pid, how));
+        }
+        let is_fresh = self.roster.is_fresh(serves);
+        self.notify.tick(now, is_fresh);
         events.push(Event::Tick);
         events
     }
 
+    /// Before a start is over there is nothing to renew.
+    fn renew_files(&mut self) {
+        if self.reporter.is_some() {
+            return;
+        }
+        // What is to be said of the others would go to a log that nobody finds.
+        if !self.settings.place.log_file.exists() {
+            self.reopen_log();
+        }
+        self.renewal = None;
+        self.try_to_renew(RENEWALS);
+    }
+
+    /// Tries that again, where it is time to.
+    fn renew_again(&mut self) {
+        let due = self.renewal.filter(|(at, _)| *at <= Instant::now());
+        if let Some((_, left)) = due {
+            self.try_to_renew(left);
+        }
+    }
+
+    /// Tries, and so often again while another process holds the lock.
+    fn try_to_renew(&mut self, left: u32) {
+        let is_again = self.renewal.is_some();
+        let is_held = self.holdings.renew(&self.settings.place, is_again);
+        self.renewal = (is_held && left > 0).then(|| (Instant::now() + STEP, left - 1));
+    }
+
+    /// Whoever ended it at a terminal sees why it is still there.
+    fn say_what_is_waited_for(&self) {
+        let in_flight = self.holdings.ledger.total().in_flight;
+        if in_flight == 0 || self.plan.is_leaving() {
+            return;
+        }
+        let requests = if in_flight == 1 {
+            "request"
+        } else {
+            "requests"
+        };
+        let text = format!(
+            "{in_flight} {requests} in flight, waited for {} s at most; a second signal cuts them",
+            self.settings.close_wait.as_secs()
+        );
+        log::info(format_args!("{text}"));
+        if !self.is_daemon && self.settings.log_file_is_set {
+            log::tell_terminal(&format!("{}: {text}\n", self.service.name));
+        }
+    }
+
+    /// The stop begins later.
+    fn say_what_delays(&self, what: std::fmt::Arguments<'_>) {
+        log::info(format_args!(
+            "{what}: leaving in {} s, and serving until then; a signal ends the wait",
+            self.plan.stop_delay().as_secs()
+        ));
+    }
+
     /// Somebody wants to hear what comes of the stop, and needs to know how long that may take.
     fn promise_report(&mut self, asker: Asker) {
-        let millis = self.settings.close_wait.as_millis().to_string();
-        asker.tell(&[vec!["close_wait".to_owned(), millis]]);
+        let Settings {
+            close_wait,
+            stop_delay,
+            ..
+        } = &self.settings;
+        let times = [close_wait, stop_delay].map(|time| time.as_millis().to_string());
+        let [close_wait, stop_delay] = times;
+        asker.tell(&[vec!["close_wait".to_owned(), close_wait, stop_delay]]);
         // Those who have hung up wait for nothing.
         self.reports
             .retain(|asker| !socket::has_input(asker.as_fd()));
@@ -414,45 +546,57 @@ impl Master {
 
     /// Collects the dead. As PID 1 the orphans of others are among them; the plan does not know these.
     fn reap(&mut self, events: &mut Vec<Event>) {
-        while let Some((pid, ended)) = process::reap() {
-            if let Some(index) = self.workers.iter().position(|worker| worker.pid == pid) {
-                self.hear(index, events);
-                let worker = self.workers.remove(index);
-                let slot = self.ledger.as_ref().map(|ledger| ledger.slot(worker.slot));
-                let in_hand = slot.map_or(0, |slot| slot.count().in_flight);
-                if !worker.has_reported && self.plan.stage(pid) == "draining" {
+        while let Some(pid) = process::ended_child() {
+            // What a check may have left behind is not to outlive it. Its group is killed while the number is its own.
+            let check = self.restart.as_mut().and_then(Restart::check);
+            let check = check.and_then(|check| check.take_if(|check| check.pid == pid));
+            check.iter().for_each(Check::kill);
+            let Some(ended) = process::collect(pid) else {
+                return;
+            };
+            if let Some((worker, last_words)) = self.roster.remove(pid) {
+                for report in last_words {
+                    events.extend(self.note(pid, report));
+                }
+                let in_hand = self.holdings.ledger.slot(worker.slot).count().in_flight;
+                if !worker.has_reported && self.plan.stage(pid) == Some(Stage::Draining) {
                     // It was killed before it could say what it cut.
-                    self.drained_of(pid).cut += in_hand;
+                    let whose = self.drained_of(pid);
+                    whose.cut = whose.cut.saturating_add(in_hand);
                 }
-                if let Some(ledger) = &self.ledger {
-                    ledger.close(worker.slot);
+                self.holdings.ledger.close(worker.slot);
+                let mut how = ended.to_string();
+                if ended.is_killed() && self.oom.as_mut().is_some_and(OomWatch::has_killed) {
+                    how += ", by the kernel for want of memory";
                 }
-                events.push(Event::Died(pid, ended.to_string()));
-            } else if let Some(result) = self.end_check(pid, ended) {
-                events.push(Event::Checked(result));
+                events.push(Event::Died(pid, how));
+            } else if let Some(check) = check {
+                let program = &self.service.program;
+                events.push(Event::Checked(check.outcome(ended, program)));
             }
         }
     }
 
-    fn hear(&mut self, index: usize, events: &mut Vec<Event>) {
-        loop {
-            let worker = &mut self.workers[index];
-            if worker.ended {
-                return;
+    /// What a worker says, as an event where the plan has to know.
+    fn note(&mut self, pid: Pid, report: Report) -> Option<Event> {
+        match report {
+            Report::Ready => Some(Event::Ready(pid)),
+            Report::Failed(why) => Some(Event::Failed(pid, why)),
+            Report::Leaves(within) => Some(Event::Leaves(pid, within)),
+            Report::LogFull(bytes) => {
+                log::make_room(bytes);
+                None
             }
-            match worker.wire.next_report() {
-                Heard::Message(Report::Ready) => events.push(Event::Ready(worker.pid)),
-                Heard::Message(Report::Failed(why)) => events.push(Event::Failed(worker.pid, why)),
-                Heard::Message(Report::Drained(drained)) => {
-                    worker.has_reported = true;
-                    let pid = worker.pid;
-                    let whose = self.drained_of(pid);
-                    whose.finished += drained.finished;
-                    whose.cut += drained.cut;
-                    whose.named.extend(drained.named);
-                }
-                Heard::Nothing => return,
-                Heard::End => worker.ended = true,
+            Report::AccessLogFull(bytes) => {
+                record::make_room(bytes);
+                None
+            }
+            Report::Drained(drained) => {
+                let whose = self.drained_of(pid);
+                whose.finished = whose.finished.saturating_add(drained.finished);
+                whose.cut = whose.cut.saturating_add(drained.cut);
+                whose.named.extend(drained.named);
+                None
             }
         }
     }
@@ -467,64 +611,78 @@ impl Master {
 
     fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Spawn => {
-                return Some(match self.spawn() {
-                    Ok(pid) => Event::Spawned(pid),
-                    Err(error) => Event::NotSpawned(error.to_string()),
-                });
-            }
             Action::Announce => return self.announce(),
+            Action::Prepare(pid) => {
+                if let Some(worker) = self.roster.find(pid) {
+                    let _ = worker.wire.order(&Order::Prepare);
+                }
+            }
             Action::Unlisten => {
                 self.notify.stopping();
-                for listener in [self.listener.take(), self.old_listener.take()]
-                    .into_iter()
-                    .flatten()
-                {
-                    unlisten(listener);
+                self.holdings.unlisten();
+            }
+            Action::Drain { pid, within, why } => self.drain(pid, within, why),
+            Action::Inherit { pid, heir } => {
+                let heir = self.way_to(heir);
+                if let (Some(worker), Some(heir)) = (self.roster.find(pid), heir) {
+                    let _ = worker.wire.order_with(&Order::Inherit, heir.as_fd());
                 }
             }
-            Action::Drain {
-                pid,
-                within,
-                restart,
-            } => self.drain(pid, within, restart),
             Action::Kill(pid) => {
-                // Only children that have not been collected are in the plan, so the number is theirs.
-                let _ = process::kill(pid, Signal::Kill);
-            }
-            Action::CountDeath => {
-                if let Some(ledger) = &self.ledger {
-                    ledger.add_death();
+                // Who is in the roster has not been collected, so the number is theirs. The plan may hear of that later.
+                if self.roster.find(pid).is_some() {
+                    let _ = process::kill(pid, Signal::Kill);
                 }
             }
+            Action::CountDeath => self.holdings.ledger.add_death(),
             Action::Say(text) => log::warn(format_args!("{text}")),
             Action::Check => return self.begin_check(),
             Action::KillCheck => self.kill_check(),
-            Action::Execute => return Some(self.execute()),
+            // What was done before it may have ended the restart.
+            Action::Execute => return self.restart.is_some().then(|| self.execute()),
+            Action::Return(why) => return self.restart.is_some().then(|| self.go_back(&why)),
             Action::Refuse(why) => {
                 if let Some(ask) = self.asked.pop_front() {
                     ask.refuse(&why);
                 }
             }
             Action::Restarted => self.restarted(),
-            Action::NotRestarted(why) => {
-                let goes_on = !self.plan.is_leaving();
-                self.not_restarted(&why, goes_on);
-            }
-            Action::Leave(_) => {}
+            Action::NotRestarted(why) => self.not_restarted(&why),
+            // The loop's.
+            Action::Spawn | Action::Leave(_) => {}
         }
         None
     }
 
-    fn drain(&mut self, pid: Pid, within: Duration, restart: bool) {
-        let Some(worker) = self.workers.iter().find(|worker| worker.pid == pid) else {
+    fn drain(&mut self, pid: Pid, within: Duration, going: Going) {
+        let (restart, heir) = match going {
+            Going::Stop => (false, None),
+            Going::Replaced(heir) => (true, heir.and_then(|heir| self.way_to(heir))),
+        };
+        let Some(worker) = self.roster.find(pid) else {
             return;
         };
-        if let (true, Some(ledger), Some(under_way)) = (restart, &self.ledger, &mut self.restart) {
-            under_way.in_flight += ledger.slot(worker.slot).count().in_flight;
+        if let (true, Some(under_way)) = (restart, &mut self.restart) {
+            let count = self.holdings.ledger.slot(worker.slot).count();
+            under_way.in_flight += count.in_flight;
         }
-        let order = Order::Drain { restart, within };
-        let told = match restart.then(|| self.heir_of(pid)).flatten() {
+        let why = match &mut self.restart {
+            Some(under_way) if restart => {
+                // The address changes: the one that is left, be it the old one or, where the restart is given up, the
+                // new one, is to be nobody's as soon as its workers have accepted who waits.
+                if under_way.old.contains(&pid) {
+                    under_way.is_moving |= self.holdings.close_old();
+                }
+                match under_way.is_moving || self.holdings.old_listener.is_some() {
+                    true => Why::Moved,
+                    false => Why::Restart,
+                }
+            }
+            _ if restart => Why::Restart,
+            _ => Why::Stop,
+        };
+        let order = Order::Drain { why, within };
+        let told = match heir {
             // Without the heir connections live on in the old worker, for one more request.
             Some(heir) => worker
                 .wire
@@ -539,119 +697,98 @@ impl Master {
         }
     }
 
-    /// A socket by which a worker that leaves passes connections to one that stays.
-    fn heir_of(&self, old: Pid) -> Option<OwnedFd> {
-        let new: Vec<&Worker> = self
-            .workers
-            .iter()
-            .filter(|worker| !self.plan.is_old(worker.pid))
-            .collect();
-        let heir = new.get(old.raw() as usize % new.len().max(1))?;
+    /// A socket by which a worker that leaves passes connections to this one, which stays.
+    fn way_to(&self, heir: Pid) -> Option<OwnedFd> {
+        let heir = self.roster.find(heir)?;
         let (from, to) = socket::message_pair().ok()?;
         heir.wire.order_with(&Order::Adopt, to.as_fd()).ok()?;
         Some(from)
     }
 
-    fn spawn(&mut self) -> io::Result<Pid> {
+    /// Forks a worker. What only a master may hold is let go of in the child by [`Master::into_worker`].
+    fn fork(&mut self) -> io::Result<Side> {
         let (ours, theirs) = Wire::pair()?;
-        let listener = self
-            .listener
-            .as_ref()
-            .ok_or_else(|| io::Error::other("the listener is closed"))?
-            .try_clone()?;
-        let used: Vec<usize> = self.workers.iter().map(|worker| worker.slot).collect();
-        let number = (0..SLOTS)
-            .find(|number| !used.contains(number))
-            .unwrap_or(SLOTS - 1);
-        let slot = self.ledger.as_ref().map(|ledger| ledger.slot(number));
-        let slot =
-            slot.ok_or_else(|| io::Error::other("there is no shared memory for the counters"))?;
+        let bell = Bell::new()?;
+        let its_bell = bell.try_clone()?;
+        self.holdings.listener.bind_again()?;
+        let listener = self.holdings.listener.try_clone()?;
+        let number = self.roster.free_slot();
+        let slot = self.holdings.ledger.slot(number);
         // No signal may be counted twice, or between two handlers: the child unblocks them when it has its own.
         signal::block_all();
         let master = Pid::own();
         let forked = process::fork_single();
         if let Ok(Forked::Child) = forked {
-            // What only a master may hold goes. The lock is not among it: a child never has it.
-            drop((
-                self.pid_file.take(),
-                self.listener.take(),
-                self.old_listener.take(),
-                self.signals.take(),
-            ));
-            drop((
-                self.reporter.take(),
-                self.control.take(),
-                self.ledger.take(),
-                self.restart.take(),
-                ours,
-            ));
-            drop((
-                std::mem::take(&mut self.workers),
-                std::mem::take(&mut self.asked),
-                std::mem::take(&mut self.reports),
-            ));
-            self.notify = Notify::default();
-            worker::run(
-                &self.service,
-                &self.settings,
-                Birth {
-                    master,
-                    listener,
-                    wire: theirs,
-                    slot,
-                },
-            )
+            return Ok(Side::Worker(Birth {
+                master,
+                listener,
+                wire: theirs,
+                bell: its_bell,
+                slot,
+                identity: self.identity.clone(),
+            }));
         }
         signal::unblock_all();
         let Forked::Parent(pid) = forked? else {
             return Err(io::ErrorKind::Other.into());
         };
-        self.workers.push(Worker {
-            pid,
-            wire: ours,
-            slot: number,
-            since: SystemTime::now(),
-            ended: false,
-            has_reported: false,
-        });
-        Ok(pid)
+        let since = clock::boottime();
+        self.roster.add(Worker::new(pid, ours, bell, number, since));
+        Ok(Side::Master(pid))
+    }
+
+    /// The child's part of a master. The rest goes with this: listeners, sockets, the ends of pipes. The lock is not
+    /// among it, for a child never has it.
+    fn into_worker(self) -> (Service, Settings) {
+        let Master {
+            service,
+            settings,
+            overrides,
+            plan,
+            shown,
+            ..
+        } = self;
+        // Mere memory, which is the master's too: to give it back would be to copy it first.
+        std::mem::forget((overrides, plan, shown));
+        (service, settings)
     }
 
     /// The pid is written when there is something to rely on, and not before.
     fn announce(&mut self) -> Option<Event> {
-        if let Some(Err(error)) = self.pid_file.as_ref().map(PidFile::publish) {
+        // Asked before: once the pid is there, others rely on it.
+        if self.reporter.as_ref().is_some_and(Reporter::is_alone) {
+            log::warn(format_args!("the start command was interrupted: leaving"));
+            return Some(Event::Interrupt);
+        }
+        let published = self.holdings.pid_file.publish();
+        if let (Err(error), false) = (published, holdings::is_nowhere(&self.settings.place)) {
             return Some(Event::Broken(
                 cannot("write", &self.shown.pid_file, &error).to_string(),
             ));
         }
-        self.announced = true;
-        let url = self
-            .listener
-            .as_ref()
-            .map(Listener::url)
-            .unwrap_or_default();
+        let url = self.holdings.listener.whereabouts();
         let took = self.begun.elapsed().as_secs_f64() * 1000.0;
-        let workers = match self.workers.len() {
+        let workers = match self.roster.len() {
             1 => "1 worker".to_owned(),
             count => format!("{count} workers"),
         };
         log::info(format_args!("started on {url}, {workers}, in {took:.1} ms"));
-        let announcement = self.announcement(&url);
-        match self.reporter.take() {
-            Some(reporter) => {
-                if reporter.ready(&announcement).is_err() {
-                    log::warn(format_args!("the start command was interrupted: leaving"));
-                    return Some(Event::Stop);
-                }
+        let absent = self.holdings.listener.is_not_there_yet();
+        if let Some(text) = &absent {
+            log::warn(format_args!("{text}"));
+        }
+        let announcement = self.announcement(&url, absent);
+        if let Some(reporter) = self.reporter.take() {
+            if reporter.ready(&announcement).is_err() {
+                log::warn(format_args!("the start command is gone, and was not told"));
             }
-            None => crate::app::print(&announcement),
         }
         self.notify.ready(&format!("serving on {url}"));
         None
     }
 
     /// What `start` prints.
-    fn announcement(&self, url: &str) -> String {
+    fn announcement(&self, url: &str, absent: Option<String>) -> String {
         let Service { name, .. } = &self.service;
         let config = match self.settings.place.config.exists() {
             true => self.shown.config.display().to_string(),
@@ -661,8 +798,9 @@ impl Master {
             true => self.shown.log_file.display().to_string(),
             false => "standard output".to_owned(),
         };
+        let absent = absent.map_or_else(String::new, |text| format!("  address  {text}\n"));
         format!(
-            "{name}: started, pid {}, on {url}\n  process  {}\n  base     {}\n  config   {config}\n  pid file {}\n  log      {log}\n",
+            "{name}: started, pid {}, on {url}\n{absent}  process  {}\n  base     {}\n  config   {config}\n  pid file {}\n  log      {log}\n",
             Pid::own(),
             self.service.title(" app"),
             self.settings.place.base.display(),
@@ -670,30 +808,176 @@ impl Master {
         )
     }
 
+    fn reopen_access_log(&self) {
+        let Some(path) = self.settings.access_log.file() else {
+            return;
+        };
+        self.holdings.make_directories(&self.settings.place);
+        match record::reopen(path) {
+            Ok(()) => log::info(format_args!("access log reopened")),
+            Err(error) => log::error(format_args!("cannot reopen the access log: {error}")),
+        }
+    }
+
+    /// Gives the workers the access log that was opened anew, as [`Master::pass_log`] gives them the log.
+    fn pass_access_log(&self) {
+        let Some(file) = record::file().filter(|_| record::is_new()) else {
+            return;
+        };
+        let order = Order::ReopenAccess;
+        let passed = |worker: &&Worker| worker.wire.order_with(&order, file).is_ok();
+        if self.roster.iter().filter(passed).count() < self.roster.len() {
+            record::is_still_new();
+        }
+    }
+
     fn reopen_log(&self) {
+        if log::file().is_none() {
+            return;
+        }
+        self.holdings.make_directories(&self.settings.place);
         match log::reopen(&self.settings.place.log_file) {
             Ok(true) => log::info(format_args!("log reopened")),
             Ok(false) => {}
             Err(error) => log::error(format_args!("cannot reopen the log: {error}")),
         }
-        for worker in &self.workers {
-            let _ = worker.wire.order(&Order::Reopen);
+    }
+
+    /// Workers go on in the file in which this process goes on.
+    fn pass_log(&self) {
+        let Some(file) = log::file().filter(|_| log::is_new()) else {
+            return;
+        };
+        let passed = |worker: &&Worker| worker.wire.order_with(&Order::Reopen, file).is_ok();
+        // One whose queue is full gets it the next time that something happens.
+        if self.roster.iter().filter(passed).count() < self.roster.len() {
+            log::is_still_new();
         }
     }
 
+    /// Runs `<program> app check` with the flags of the next start.
+    fn begin_check(&mut self) -> Option<Event> {
+        let ask = self.asked.pop_front()?;
+        self.notify.reloading();
+        let later = Overrides::from_args(ask.flags);
+        let (overrides, names_address, wrong) = match later {
+            Ok(later) => {
+                let names_address = later.names_address();
+                let before = Overrides {
+                    base_dir: None,
+                    ..self.overrides.clone()
+                };
+                (before.then(later), names_address, None)
+            }
+            Err(error) => (Overrides::default(), false, Some(error.to_string())),
+        };
+        // Whoever may have put another program there is not to see it run by root.
+        let identity = self.identity.as_ref();
+        let danger = identity
+            .and_then(|identity| holdings::danger(identity, &self.service.program, &self.settings));
+        let check = match wrong.or(danger) {
+            None => {
+                let base = &self.settings.place.base;
+                Check::start(&self.service.program, base, &overrides)
+            }
+            Some(why) => Err(why),
+        };
+        let (check, failed) = match check {
+            Ok(check) => (Some(check), None),
+            Err(why) => (None, Some(Event::Checked(Err(why)))),
+        };
+        let step = Step::Checking {
+            check,
+            overrides,
+            names_address,
+        };
+        self.restart = Some(Restart::new(ask.asker, ask.at, step));
+        failed
+    }
+
+    /// Its outcome is no longer wanted.
+    fn kill_check(&mut self) {
+        let check = self.restart.as_mut().and_then(Restart::check);
+        if let Some(check) = check.and_then(Option::take) {
+            check.kill();
+        }
+    }
+
+    /// The new workers serve, the old ones are gone.
+    fn restarted(&mut self) {
+        let Some(restart) = self.restart.take() else {
+            return;
+        };
+        let join = |pids: Vec<Pid>| {
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            pids.join(",")
+        };
+        let new = join(self.roster.iter().map(|worker| worker.pid).collect());
+        let took = clock::boottime()
+            .saturating_sub(restart.asked)
+            .as_secs_f64();
+        let Drained {
+            finished,
+            cut,
+            named,
+        } = &restart.drained;
+        let url = self.holdings.listener.whereabouts();
+        let text = format!(
+            "restarted, pid {}, on {url}, worker {} → {new}, in {took:.3} s; {} requests in flight at the switch, {finished} finished since, {cut} cut",
+            Pid::own(),
+            join(restart.old),
+            restart.in_flight,
+        );
+        log::info(format_args!("{text}"));
+        self.generation += 1;
+        let mut lines = vec![vec!["done".to_owned(), text.clone()]];
+        lines.extend(
+            named
+                .iter()
+                .map(|name| vec!["cut".to_owned(), name.clone()]),
+        );
+        if let Some(asker) = restart.asker {
+            asker.answer(&lines);
+        }
+        self.last_restart = Some(LastRestart::new(true, text));
+        self.notify.ready(&format!("serving on {url}"));
+    }
+
+    /// The old workers go on.
+    fn not_restarted(&mut self, why: &str) {
+        let Some(restart) = self.restart.take() else {
+            return;
+        };
+        self.holdings.move_back();
+        log::error(format_args!("restart given up: {why}"));
+        let text = match self.plan.is_stopping() {
+            true => why.to_owned(),
+            false => still_serves(why),
+        };
+        answer(restart.asker, "failed", &text);
+        self.last_restart = Some(LastRestart::new(false, why.to_owned()));
+        self.notify.ready(&format!("restart given up: {why}"));
+    }
+
     fn leave(mut self, outcome: Outcome) -> Result<()> {
+        self.kill_check();
         let Drained {
             finished,
             cut,
             named,
         } = &self.drained;
+        // Where the base directory was moved, or its name leads elsewhere, the files there may be another service's.
+        let are_ours = matches!(
+            self.holdings.lock.standing(),
+            Standing::There | Standing::Removed
+        );
         let result = match outcome {
             Outcome::Stopped => {
                 log::info(format_args!(
                     "stopped, {finished} requests finished, {cut} cut"
                 ));
-                if let Some(pid_file) = &self.pid_file {
-                    pid_file.clear();
+                if are_ours {
+                    self.holdings.pid_file.clear();
                 }
                 if let Some(reporter) = self.reporter.take() {
                     reporter.failed(&Error::failed(
@@ -704,11 +988,7 @@ impl Master {
             }
             Outcome::Failed(why) => {
                 log::error(format_args!("{why}"));
-                let error = Error::failed(if self.announced {
-                    why
-                } else {
-                    format!("start failed: {why}")
-                });
+                let error = Error::failed(format!("start failed: {why}"));
                 if let Some(reporter) = self.reporter.take() {
                     reporter.failed(&error);
                 }
@@ -734,93 +1014,9 @@ impl Master {
                 .iter()
                 .for_each(|asker| asker.wait_gone(LAST_WORDS));
         }
-        if let Some(control) = &self.control {
-            control.remove();
+        if are_ours {
+            self.holdings.control.remove();
         }
         result
     }
-}
-
-/// Closes a listener; its file, if it has one, goes with it.
-pub(super) fn unlisten(listener: Listener) {
-    if let Some(path) = listener.path() {
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-/// Binds. The workers of a master that was killed let go of the address as soon as they notice; that is waited for.
-fn bind(address: &Address, was_left: bool) -> Result<Listener> {
-    let until = Instant::now()
-        + if was_left {
-            LEFT_BEHIND
-        } else {
-            Duration::ZERO
-        };
-    loop {
-        match Listener::bind(address) {
-            Err(_) if Instant::now() < until => std::thread::sleep(LEFT_BEHIND / 200),
-            bound => return bound,
-        }
-    }
-}
-
-pub(super) fn make_directory(file: &Path, shown: &Path) -> Result<()> {
-    let Some(directory) = file.parent() else {
-        return Ok(());
-    };
-    make_with_parents(directory).map_err(|error| {
-        let shown = shown.parent().unwrap_or(shown);
-        Error::failed(format!(
-            "cannot make the directory {}: {error}",
-            shown.display()
-        ))
-    })
-}
-
-/// Makes what is missing, with exactly this mode whatever the umask.
-fn make_with_parents(directory: &Path) -> io::Result<()> {
-    match std::fs::create_dir(directory) {
-        Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let Some(parent) = directory.parent() else {
-                return Err(error);
-            };
-            make_with_parents(parent)?;
-            make_with_parents(directory)
-        }
-        // Another start may have been quicker.
-        Err(_) if directory.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-pub(super) fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    let mut text = format!("cannot {what} {}: {error}", path.display());
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        use std::os::unix::fs::MetadataExt;
-        let owner = [Some(path), path.parent()]
-            .into_iter()
-            .flatten()
-            .find_map(|path| path.metadata().ok());
-        if let Some(owner) = owner {
-            text += &format!(
-                "; it belongs to uid {}, this is uid {}",
-                owner.uid(),
-                process::euid()
-            );
-        }
-    }
-    Error::failed(text)
-}
-
-fn already_running(name: &str, pid_file: &Path, runs: Runs) -> Error {
-    Error::failed(match runs {
-        Runs::Master(pid) | Runs::ByNumber(pid) => {
-            format!("already running, pid {pid}; use \"{name} app restart\" or \"{name} app stop\"")
-        }
-        _ => format!(
-            "already running: {} is locked by a process that cannot be seen from here (another container or host)",
-            pid_file.display()
-        ),
-    })
 }

@@ -1,13 +1,19 @@
-//! The process model: a master that decides (`plan`) and does (`master`, `restart`, `status`), workers that serve
-//! (`worker`), and the words between all of them (`wire`, `control`, `handover`).
+//! The process model: a master that decides (`plan`) and does (`master`, with its `holdings` and its `roster`), the way
+//! through an exec (`check`, `restart`, `exec`, `resume`; `handover` is what crosses it), workers that serve (`worker`),
+//! and the words between all of them (`wire`, `control`, `status`).
 #![forbid(unsafe_code)]
 
+mod check;
 pub(crate) mod control;
+mod exec;
 pub(crate) mod handover;
+pub(crate) mod holdings;
 pub(crate) mod master;
 pub(crate) mod plan;
-pub(crate) mod restart;
-pub(crate) mod status;
-pub(crate) mod wire;
-pub(crate) mod words;
-pub(crate) mod worker;
+mod restart;
+pub(crate) mod resume;
+mod roster;
+mod status;
+mod wire;
+mod words;
+mod worker;

@@ -2,35 +2,25 @@
 #![forbid(unsafe_code)]
 
 use super::master::Master;
+use crate::clock;
 use crate::ledger::Cause;
-use crate::listener::Listener;
 use crate::sys::process::Pid;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 impl Master {
     /// One line per fact; the worker lines have several values.
     pub(super) fn status(&self) -> Vec<Vec<String>> {
-        let total = self
-            .ledger
-            .as_ref()
-            .map(|ledger| ledger.total())
-            .unwrap_or_default();
-        let waiting = self.listener.as_ref().and_then(Listener::waiting);
-        let mut lines = vec![
+        let holdings = &self.holdings;
+        let (listener, ledger) = (&holdings.listener, &holdings.ledger);
+        let total = ledger.total();
+        let backlog = listener.waiting();
+        let mut lines: Vec<Vec<String>> = [
             ("pid", Pid::own().to_string()),
+            ("address", listener.url()),
+            ("reachable", listener.reachable()),
             (
-                "address",
-                self.listener
-                    .as_ref()
-                    .map(Listener::url)
-                    .unwrap_or_default(),
-            ),
-            (
-                "reachable",
-                self.listener
-                    .as_ref()
-                    .map(Listener::reachable)
-                    .unwrap_or_default(),
+                "pid_file",
+                self.settings.place.pid_file.to_string_lossy().into_owned(),
             ),
             ("daemon", self.is_daemon.to_string()),
             ("uptime", millis_since(self.started)),
@@ -45,61 +35,47 @@ impl Master {
             ("accepted", total.accepted.to_string()),
             (
                 "backlog",
-                waiting.map_or_else(String::new, |waiting| waiting.to_string()),
+                backlog.map_or_else(String::new, |waiting| waiting.to_string()),
             ),
-            (
-                "worker_deaths",
-                self.ledger
-                    .as_ref()
-                    .map_or(0, |ledger| ledger.deaths())
-                    .to_string(),
-            ),
+            ("worker_deaths", ledger.deaths().to_string()),
             ("restarting", self.restart.is_some().to_string()),
         ]
         .into_iter()
         .map(|(key, value)| vec![key.to_owned(), value])
-        .collect::<Vec<_>>();
-        for worker in &self.workers {
-            let count = self
-                .ledger
-                .as_ref()
-                .map(|ledger| ledger.slot(worker.slot).count())
-                .unwrap_or_default();
+        .collect();
+        let absent = listener.is_not_there_yet();
+        lines.extend(absent.map(|what| vec!["absent".to_owned(), what]));
+        let trouble = self.plan.trouble();
+        lines.extend(trouble.map(|why| vec!["trouble".to_owned(), why.to_owned()]));
+        for worker in self.roster.iter() {
+            let count = ledger.slot(worker.slot).count();
+            let stage = self.word_for(worker);
             lines.push(vec![
                 "worker".to_owned(),
                 worker.pid.to_string(),
-                self.plan.stage(worker.pid).to_owned(),
+                stage.to_owned(),
                 millis_since(worker.since),
                 count.open.to_string(),
                 count.in_flight.to_string(),
                 count.requests.to_string(),
                 count.overdue.to_string(),
-                (count.longest * 1000).to_string(),
+                (count.longest.saturating_mul(1000)).to_string(),
             ]);
         }
-        let refused = Cause::ALL.iter().zip(total.refused);
-        for (cause, count) in refused {
+        for (cause, count) in Cause::ALL.iter().zip(total.refused) {
             lines.push(vec![
                 "refused".to_owned(),
                 cause.name().to_owned(),
                 count.to_string(),
             ]);
         }
-        lines.push(
-            ["flags".to_owned()]
-                .into_iter()
-                .chain(self.overrides.to_args())
-                .collect(),
-        );
+        let flags = self.overrides.to_args();
+        lines.push(["flags".to_owned()].into_iter().chain(flags).collect());
         if let Some(last) = &self.last_restart {
-            let at = last
-                .at
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis();
+            let at = clock::calendar(last.at);
             lines.push(vec![
                 "last_restart".to_owned(),
-                at.to_string(),
+                at.as_millis().to_string(),
                 last.went_well.to_string(),
                 last.text.clone(),
             ]);
@@ -108,10 +84,6 @@ impl Master {
     }
 }
 
-fn millis_since(time: SystemTime) -> String {
-    SystemTime::now()
-        .duration_since(time)
-        .unwrap_or_default()
-        .as_millis()
-        .to_string()
+fn millis_since(at: Duration) -> String {
+    clock::since(at).as_millis().to_string()
 }

@@ -2,7 +2,7 @@
 //! is news too: whoever reads it knows that the other side is gone.
 #![forbid(unsafe_code)]
 
-use crate::http::gate::Drained;
+use crate::http::orders::{Drained, Why};
 use crate::sys::socket;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,15 +14,25 @@ pub(crate) struct Wire(OwnedFd);
 /// Longest message in bytes: the reason why a worker could not start, or what it had to cut.
 const LONGEST: usize = 8 * 1024;
 
+/// The longest time that a worker may say it takes to leave; `app.close_wait` is no longer. It may run as somebody whom
+/// the master must not believe everything.
+const LONGEST_LEAVE: Duration = Duration::from_secs(3600);
+
 /// From the master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Take nothing new, finish what is in flight within this time, and leave.
-    Drain { restart: bool, within: Duration },
+    Drain { why: Why, within: Duration },
+    /// A stop is coming: serve as before, and say so.
+    Prepare,
     /// Take over the connections that come through the socket beside this message.
     Adopt,
-    /// The log file was renamed or removed: open it anew.
+    /// Pass connections on through the socket beside this message from now on; who took them over is gone.
+    Inherit,
+    /// The log has another file, which comes beside this message.
     Reopen,
+    /// The same for the access log.
+    ReopenAccess,
 }
 
 /// From the worker.
@@ -32,6 +42,12 @@ pub(crate) enum Report {
     Ready,
     /// It could not start, and why.
     Failed(String),
+    /// Somebody else told it to leave, and it does, within this time.
+    Leaves(Duration),
+    /// A line of so many bytes would pass the bound of the log.
+    LogFull(usize),
+    /// The same of the access log.
+    AccessLogFull(usize),
     /// It is about to leave, and what the drain came to.
     Drained(Drained),
 }
@@ -102,6 +118,8 @@ impl Wire {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
+                // The other side went with a message of ours unread, which is told once, and before what it said last.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
                 Err(_) => Heard::End,
             };
         }
@@ -117,27 +135,38 @@ impl AsFd for Wire {
 impl Order {
     fn encode(&self) -> String {
         match self {
-            Order::Drain { restart, within } => {
-                format!(
-                    "drain {} {}",
-                    if *restart { "restart" } else { "stop" },
-                    within.as_millis()
-                )
+            Order::Drain { why, within } => {
+                let why = match why {
+                    Why::Restart => "restart",
+                    Why::Moved => "moved",
+                    Why::Stop | Why::Orphaned => "stop",
+                };
+                format!("drain {why} {}", within.as_millis())
             }
+            Order::Prepare => "prepare".to_owned(),
             Order::Adopt => "adopt".to_owned(),
+            Order::Inherit => "inherit".to_owned(),
             Order::Reopen => "reopen".to_owned(),
+            Order::ReopenAccess => "reopen access".to_owned(),
         }
     }
 
     fn decode(text: &str) -> Option<Order> {
         match text {
+            "prepare" => return Some(Order::Prepare),
             "adopt" => return Some(Order::Adopt),
+            "inherit" => return Some(Order::Inherit),
             "reopen" => return Some(Order::Reopen),
+            "reopen access" => return Some(Order::ReopenAccess),
             _ => {}
         }
         let (why, within) = text.strip_prefix("drain ")?.split_once(' ')?;
         Some(Order::Drain {
-            restart: why == "restart",
+            why: match why {
+                "restart" => Why::Restart,
+                "moved" => Why::Moved,
+                _ => Why::Stop,
+            },
             within: Duration::from_millis(within.parse().ok()?),
         })
     }
@@ -148,6 +177,9 @@ impl Report {
         match self {
             Report::Ready => "ready".to_owned(),
             Report::Failed(why) => format!("failed {why}"),
+            Report::Leaves(within) => format!("leaves {}", within.as_millis()),
+            Report::LogFull(bytes) => format!("log {bytes}"),
+            Report::AccessLogFull(bytes) => format!("access {bytes}"),
             Report::Drained(Drained {
                 finished,
                 cut,
@@ -161,6 +193,16 @@ impl Report {
     fn decode(text: &str) -> Option<Report> {
         if let Some(why) = text.strip_prefix("failed ") {
             return Some(Report::Failed(why.to_owned()));
+        }
+        if let Some(millis) = text.strip_prefix("leaves ") {
+            let within = Duration::from_millis(millis.parse().ok()?);
+            return Some(Report::Leaves(within.min(LONGEST_LEAVE)));
+        }
+        if let Some(bytes) = text.strip_prefix("log ") {
+            return Some(Report::LogFull(bytes.parse().ok()?));
+        }
+        if let Some(bytes) = text.strip_prefix("access ") {
+            return Some(Report::AccessLogFull(bytes.parse().ok()?));
         }
         if let Some((counts, named)) = text
             .strip_prefix("drained ")
@@ -183,13 +225,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_last_words_of_one_that_left_an_order_unread_are_heard() {
+        let (master, worker) = Wire::pair().unwrap();
+        master.order(&Order::Prepare).unwrap();
+        worker.report(&Report::Ready).unwrap();
+        drop(worker);
+        assert!(matches!(
+            master.next_report(),
+            Heard::Message(Report::Ready)
+        ));
+        assert!(matches!(master.next_report(), Heard::End));
+    }
+
+    #[test]
     fn everything_said_is_heard() {
         let (master, worker) = Wire::pair().unwrap();
-        let drain = Order::Drain {
-            restart: true,
+        let drain = |why| Order::Drain {
+            why,
             within: Duration::from_millis(1500),
         };
-        for order in [drain, Order::Adopt, Order::Reopen] {
+        let drains = [Why::Stop, Why::Restart, Why::Moved].map(drain);
+        let others = [
+            Order::Prepare,
+            Order::Adopt,
+            Order::Inherit,
+            Order::Reopen,
+            Order::ReopenAccess,
+        ];
+        for order in drains.into_iter().chain(others) {
             master.order(&order).unwrap();
             assert!(matches!(worker.next_order(), Heard::Message((heard, None)) if heard == order));
         }
@@ -205,6 +268,9 @@ mod tests {
         for report in [
             Report::Ready,
             Report::Failed("no\nroom".into()),
+            Report::Leaves(Duration::from_millis(1500)),
+            Report::LogFull(80),
+            Report::AccessLogFull(80),
             Report::Drained(Drained {
                 finished: 3,
                 cut: 0,
@@ -219,6 +285,10 @@ mod tests {
             worker.report(&report).unwrap();
             assert!(matches!(master.next_report(), Heard::Message(heard) if heard == report));
         }
+        worker.send(&format!("leaves {}", u64::MAX), None).unwrap();
+        assert!(
+            matches!(master.next_report(), Heard::Message(Report::Leaves(within)) if within == LONGEST_LEAVE)
+        );
         worker.send("something newer", None).unwrap();
         worker.report(&Report::Failed("ü".repeat(LONGEST))).unwrap();
         drop(worker);

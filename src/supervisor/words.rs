@@ -1,15 +1,18 @@
-//! Lists of words in one line, tabs between them: what goes over the control socket and across an exec. Any text can
-//! be a word; `%`, tabs and line ends in it are written as `%XX`.
+//! Lists of words in one line, tabs between them: what goes over the control socket and across an exec. Any bytes can
+//! be a word; `%`, control bytes and bytes above 126 in it are written as `%XX`.
 #![forbid(unsafe_code)]
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+
 /// One line without its end.
-pub(crate) fn pack<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String {
+pub(crate) fn pack<T: AsRef<OsStr>>(words: impl IntoIterator<Item = T>) -> String {
     let mut line = String::new();
     for word in words {
-        for c in word.as_ref().chars() {
-            match c {
-                '%' | '\t' | '\n' | '\r' => line += &format!("%{:02X}", c as u32),
-                c => line.push(c),
+        for byte in word.as_ref().as_encoded_bytes() {
+            match byte {
+                b'%' | 0..=31 | 127.. => line += &format!("%{byte:02X}"),
+                byte => line.push(char::from(*byte)),
             }
         }
         line.push('\t');
@@ -19,29 +22,38 @@ pub(crate) fn pack<T: AsRef<str>>(words: impl IntoIterator<Item = T>) -> String 
 }
 
 /// The words of a line that [`pack`] made. Of anything else it makes what it can.
-pub(crate) fn unpack(line: &str) -> Vec<String> {
+pub(crate) fn unpack(line: &str) -> Vec<OsString> {
     line.split('\t').map(unescape).collect()
 }
 
-fn unescape(word: &str) -> String {
+/// The same for words that are text.
+pub(crate) fn unpack_text(line: &str) -> Vec<String> {
+    let text = |word: &str| match word.contains('%') {
+        true => unescape(word).to_string_lossy().into_owned(),
+        false => word.to_owned(),
+    };
+    line.split('\t').map(text).collect()
+}
+
+fn unescape(word: &str) -> OsString {
     let mut parts = word.split('%');
-    let mut text = parts.next().unwrap_or_default().to_owned();
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         match part
             .get(..2)
             .and_then(|hex| u8::from_str_radix(hex, 16).ok())
         {
             Some(byte) => {
-                text.push(byte as char);
-                text += &part[2..];
+                bytes.push(byte);
+                bytes.extend_from_slice(&part.as_bytes()[2..]);
             }
             None => {
-                text.push('%');
-                text += part;
+                bytes.push(b'%');
+                bytes.extend_from_slice(part.as_bytes());
             }
         }
     }
-    text
+    OsString::from_vec(bytes)
 }
 
 #[cfg(test)]
@@ -56,9 +68,14 @@ mod tests {
             vec![""],
         ] {
             let line = pack(&words);
-            assert!(!line.contains(['\n', '\r']));
-            assert_eq!(unpack(&line), words);
+            assert!(
+                line.bytes()
+                    .all(|byte| byte == b'\t' || (32..127).contains(&byte))
+            );
+            assert_eq!(unpack_text(&line), words);
         }
-        assert_eq!(unpack("%zz\t%4"), ["%zz", "%4"]);
+        let bytes = OsString::from_vec((0..=255).collect());
+        assert_eq!(unpack(&pack([&bytes])), [bytes]);
+        assert_eq!(unpack_text("%zz\t%4"), ["%zz", "%4"]);
     }
 }

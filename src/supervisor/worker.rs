@@ -3,26 +3,32 @@
 #![forbid(unsafe_code)]
 
 use super::wire::{Heard, Order, Report, Wire};
-use crate::app::Service;
 use crate::error::exit;
+use crate::http::bounds::Bounds;
 use crate::http::exchange::Exchange;
-use crate::http::gate::{self, Bounds, Drained, Gate, Leave, Why};
-use crate::http::server::Pool;
+use crate::http::gate::Gate;
+use crate::http::orders::{self, Drained, Leave, Why};
+use crate::http::record::{self, Record};
+use crate::http::request::Worker;
+use crate::http::server::{self, Pool};
 use crate::ledger::Slot;
+use crate::listener;
 use crate::log;
+use crate::service::Service;
 use crate::settings::Settings;
-use crate::signals::SelfPipe;
+use crate::signals::{self, SelfPipe};
+use crate::sys::epoll::Bell;
 use crate::sys::fd::{self, Wait};
 use crate::sys::process::{self, Pid, exit_now};
 use crate::sys::signal::{self, Signal};
 use crate::sys::{memory, title};
+use crate::user::Identity;
 use std::any::Any;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -31,8 +37,24 @@ pub(crate) struct Birth {
     pub master: Pid,
     pub listener: OwnedFd,
     pub wire: Wire,
+    /// Rung by the master, to see that the gate moves.
+    pub bell: Bell,
     pub slot: Slot,
+    /// Whom it becomes before anything of a program's own runs.
+    pub identity: Option<Identity>,
 }
+
+/// How much longer than its time a gate gets that was told to leave. Then the worker ends without it, and does not wait to
+/// be killed: its master may be gone, or stand still itself.
+const GATE_SLACK: Duration = Duration::from_millis(250);
+
+/// What an application gets for itself even where the time is over; the master's patience is a little longer.
+const LEAST_TO_LET_GO: Duration = Duration::from_millis(200);
+/// The most that an application has for itself of the time to leave, where requests want all of it.
+const MOST_RESERVED: Duration = Duration::from_secs(1);
+
+/// No more than this counts at a time against the time of one that leaves: it may have been stopped meanwhile.
+const STEP: Duration = Duration::from_secs(1);
 
 /// Runs a worker in a freshly forked child, with all signals blocked, and never comes back.
 pub(crate) fn run(service: &Service, settings: &Settings, birth: Birth) -> ! {
@@ -41,15 +63,28 @@ pub(crate) fn run(service: &Service, settings: &Settings, birth: Birth) -> ! {
         master,
         listener,
         wire,
+        bell,
         slot,
+        identity,
     } = birth;
+    let wire = Arc::new(wire);
     let code = catch_unwind(AssertUnwindSafe(|| {
-        live(service, settings, master, listener, &wire, slot)
+        live(service, settings, master, identity, &wire, |settings| {
+            boot(service, settings, listener, bell, slot)
+        })
     }));
-    exit_now(code.unwrap_or_else(|panic| {
+    end(code.unwrap_or_else(|panic| {
         let _ = wire.report(&Report::Failed(format!("panic: {}", message_of(&*panic))));
+        // What it carries may panic again when it is dropped.
+        std::mem::forget(panic);
         exit::FAILED
     }))
+}
+
+/// Ends the process, with nothing left unsaid.
+fn end(code: u8) -> ! {
+    log::stay_with_this_file();
+    exit_now(code)
 }
 
 /// What a panic says.
@@ -63,43 +98,73 @@ fn live(
     service: &Service,
     settings: &Settings,
     master: Pid,
-    listener: OwnedFd,
-    wire: &Wire,
-    slot: Slot,
+    identity: Option<Identity>,
+    wire: &Arc<Wire>,
+    boot: impl FnOnce(&Settings) -> Result<(Server, SelfPipe), String>,
 ) -> u8 {
     let begun = Instant::now();
     title::set_name(&service.title(" worker"));
+    let asks = Arc::clone(wire);
+    log::ask_for_files(Box::new(move |bytes| asks.report(&Report::LogFull(bytes))));
+    let asks = Arc::clone(wire);
+    record::ask_for_files(Box::new(move |bytes| {
+        asks.report(&Report::AccessLogFull(bytes))
+    }));
     std::panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        let name = thread.name().unwrap_or("tiny_http").to_owned();
+        if server::is_expected_panic() {
+            return;
+        }
+        let thread = server::panicking();
         let (place, message) = (panic.location(), message_of(panic.payload()));
         let place = place.map_or_else(String::new, |place| {
             format!(" at {}:{}", place.file(), place.line())
         });
-        log::error(format_args!("panic in {name}{place}: {message}"));
+        log::error(format_args!("panic in {thread}{place}: {message}"));
     }));
+    // When memory runs out it is this one that goes, and the master replaces it.
+    crate::memory::offer_oneself();
+    // After what root alone may do to itself, and before what the kernel forgets when the user changes.
+    let assumed = identity.as_ref().map_or(Ok(()), Identity::assume);
     // A boot function may take its time, or for ever, and meanwhile nobody here would notice the master's death.
-    process::die_with_parent(true);
+    process::signal_at_death_of_parent(Some(Signal::Kill));
     if process::parent() != Some(master) {
         return exit::FAILED;
     }
-    let started = boot(service, settings, listener, slot);
-    let (server, signals) = match started {
+    let (server, signals) = match assumed.and_then(|()| boot(settings)) {
         Ok(started) => started,
         Err(why) => {
-            let _ = wire.report(&Report::Failed(why));
+            if let Err(error) = wire.report(&Report::Failed(why.clone())) {
+                log::error(format_args!("{why}; the master cannot be told: {error}"));
+            }
             return exit::FAILED;
         }
     };
+    if let Some(identity) = identity {
+        say_what_is_closed(service, settings, &identity);
+    }
     log::info(format_args!(
         "worker ready, in {:.1} ms",
         begun.elapsed().as_secs_f64() * 1000.0
     ));
-    process::die_with_parent(false);
-    if wire.report(&Report::Ready).is_err() {
+    // From here on the wire tells that the master is gone. One that is stopped at that moment would not hear it, and keep
+    // the port: it is made to go on.
+    process::signal_at_death_of_parent(Some(Signal::Continue));
+    if let Err(error) = wire.report(&Report::Ready) {
+        let why = format!("the master cannot be told of a worker that is ready: {error}");
+        log::error(format_args!("{why}"));
+        // Who asked for it wants to hear the reason, and what failed once need not fail again.
+        let _ = wire.report(&Report::Failed(why));
         return exit::FAILED;
     }
-    let drained = serve(settings, server, &signals, wire);
+    let record = server.exchange.record.clone();
+    let (drained, left) = serve(settings, server, &signals, wire, reserve(service, settings));
+    if let Some(record) = record {
+        record.finish();
+    }
+    let_go(
+        service,
+        left.saturating_sub(GATE_SLACK).max(LEAST_TO_LET_GO),
+    );
     let Drained {
         finished,
         cut,
@@ -115,26 +180,74 @@ fn live(
     exit::DONE
 }
 
+/// Root has found the directories of files, and it is another user who is to read them.
+fn say_what_is_closed(service: &Service, settings: &Settings, identity: &Identity) {
+    for (directory, error) in service.routes.closed_files(settings) {
+        let directory = directory.display();
+        log::warn(format_args!(
+            "{identity} cannot enter {directory}, and answers 403: {error}"
+        ));
+    }
+}
+
+/// What of the time to leave is kept from the requests, for the application to let go of what it has.
+fn reserve(service: &Service, settings: &Settings) -> Duration {
+    let life = service.life.as_ref();
+    match life.is_some_and(|life| life.takes_time) {
+        true => (settings.close_wait / 4).min(MOST_RESERVED),
+        false => Duration::ZERO,
+    }
+}
+
+/// Has the application let go of what it has for itself, for so long.
+fn let_go(service: &Service, within: Duration) {
+    let Some(life) = service.life.clone() else {
+        return;
+    };
+    let (done, wait) = channel();
+    let thread = thread::Builder::new().name("stop".to_owned());
+    let thread = thread.spawn(move || {
+        signal::unblock_all();
+        (life.stop)();
+        let _ = done.send(());
+    });
+    if let Err(error) = thread {
+        return log::warn(format_args!("cannot start a thread for the stop: {error}"));
+    }
+    // Of a panic its hook has told.
+    if let Err(RecvTimeoutError::Timeout) = wait.recv_timeout(within) {
+        let seconds = within.as_secs_f64();
+        log::warn(format_args!(
+            "cut: what the application does at a stop, after {seconds:.1} s"
+        ));
+    }
+}
+
 /// A gate that runs.
 struct Server {
+    /// The time that it still has, if it was told to leave.
+    left: Option<Duration>,
+    /// So much of it is not for requests.
+    reserved: Duration,
     exchange: Arc<Exchange>,
-    orders: Sender<gate::Order>,
+    orders: Sender<orders::Order>,
     thread: JoinHandle<Drained>,
     /// Readable when the thread is over.
     over: OwnedFd,
 }
 
 impl Server {
-    fn leave(&self, why: Why, within: Duration, heir: Option<OwnedFd>) {
-        let deadline = Instant::now() + within;
-        self.tell(gate::Order::Leave(Leave {
+    fn leave(&mut self, why: Why, within: Duration, heir: Option<OwnedFd>) {
+        let deadline = Instant::now() + within.saturating_sub(self.reserved);
+        self.left = Some(within + GATE_SLACK);
+        self.tell(orders::Order::Leave(Leave {
             deadline,
             why,
             heir,
         }));
     }
 
-    fn tell(&self, order: gate::Order) {
+    fn tell(&self, order: orders::Order) {
         let _ = self.orders.send(order);
         self.exchange.bell.ring();
     }
@@ -144,43 +257,30 @@ fn boot(
     service: &Service,
     settings: &Settings,
     listener: OwnedFd,
+    bell: Bell,
     slot: Slot,
 ) -> Result<(Server, SelfPipe), String> {
     let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    // Signals sent to a whole group reach the worker too; there it is the master that decides. Only TERM is for it.
-    let signals = [
-        Signal::Term,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Hup,
-        Signal::Usr1,
-    ];
-    let signals = SelfPipe::new(&signals).map_err(text("cannot make a pipe"))?;
-    signal::reset(Signal::Child);
-    signal::forget_all();
-    if let Some(boot) = &service.boot {
+    let signals = SelfPipe::of_worker().map_err(text("cannot make a pipe"))?;
+    let worker = Worker::new(settings.own.clone());
+    if let Some(life) = &service.life {
         // It may start threads, and these may start programs: neither is to inherit a full mask.
         signal::unblock_all();
-        boot()?;
+        (life.boot)(&worker)?;
         signal::block_all();
     }
+    listener::listen(listener.as_fd()).map_err(text("cannot listen"))?;
     memory::return_what_is_large();
     // With every signal blocked here, the threads started below have them blocked too.
-    let exchange = Arc::new(
-        Exchange::new(slot, settings.threads).map_err(text("cannot make an epoll instance"))?,
-    );
-    let directory = settings.place.pid_file.parent().unwrap_or(Path::new("."));
-    let directory = directory
-        .strip_prefix(&settings.place.base)
-        .unwrap_or(directory);
+    let mut exchange = Exchange::new(slot, bell, settings.threads)
+        .map_err(text("cannot make an epoll instance"))?;
+    exchange.worker = worker;
+    exchange.record = Record::start(settings).map_err(text("cannot start a thread"))?;
+    let exchange = Arc::new(exchange);
     let routes = Arc::clone(&service.routes);
-    let pool = Pool::start(
-        directory,
-        Arc::clone(&exchange),
-        Arc::clone(&routes),
-        settings.threads,
-    )
-    .map_err(text("cannot start tiny_http"))?;
+    routes.open_files(settings);
+    let pool = Pool::start(Arc::clone(&exchange), Arc::clone(&routes), settings.threads)
+        .map_err(text("cannot start tiny_http"))?;
     title::set_name(&service.title(" worker"));
     let (orders, inbox) = channel();
     let gate = Gate::new(
@@ -203,6 +303,8 @@ fn boot(
     signal::unblock_all();
     Ok((
         Server {
+            left: None,
+            reserved: Duration::ZERO,
             exchange,
             orders,
             thread,
@@ -212,8 +314,15 @@ fn boot(
     ))
 }
 
-/// Waits for the end, which somebody has to ask for.
-fn serve(settings: &Settings, server: Server, signals: &SelfPipe, wire: &Wire) -> Drained {
+/// Waits for the end, which somebody has to ask for. What it came to, and the time that is left.
+fn serve(
+    settings: &Settings,
+    mut server: Server,
+    signals: &SelfPipe,
+    wire: &Wire,
+    reserved: Duration,
+) -> (Drained, Duration) {
+    server.reserved = reserved;
     let mut master_is_gone = false;
     let mut terms = 0;
     loop {
@@ -221,16 +330,71 @@ fn serve(settings: &Settings, server: Server, signals: &SelfPipe, wire: &Wire) -
         if !master_is_gone {
             waits.push(Wait::readable(wire));
         }
-        if let Err(error) = fd::poll(&mut waits, None) {
+        let before = Instant::now();
+        if let Err(error) = fd::poll(&mut waits, server.left.map(|left| left.min(STEP))) {
             log::error(format_args!("poll: {error}"));
         }
-        if waits[1].ready {
-            return server.thread.join().unwrap_or_else(|_| {
+        let is_over = waits[1].ready;
+        if let Some(left) = &mut server.left {
+            *left = left.saturating_sub(before.elapsed().min(STEP + GATE_SLACK));
+        }
+        if !is_over && server.left == Some(Duration::ZERO) {
+            log::error(format_args!(
+                "the gate does not leave in time: ending without it"
+            ));
+            end(exit::FAILED);
+        }
+        if is_over {
+            let drained = server.thread.join().unwrap_or_else(|_| {
                 // The panic is in the log. A new worker is better than one that answers nobody.
-                exit_now(exit::FAILED)
+                end(exit::FAILED)
             });
+            return (drained, server.left.unwrap_or(settings.close_wait));
         }
         signals.drain();
+        signals::say_what_means_nothing();
+        while !master_is_gone {
+            match wire.next_order() {
+                Heard::Message((Order::Drain { why, within }, heir)) => {
+                    server.leave(why, within, heir)
+                }
+                Heard::Message((Order::Prepare, _)) => server.exchange.set_stopping(),
+                Heard::Message((Order::Adopt, Some(source))) => {
+                    server.tell(orders::Order::Adopt(source))
+                }
+                Heard::Message((Order::Inherit, Some(heir))) => {
+                    server.tell(orders::Order::Inherit(heir))
+                }
+                // Its descriptor was lost on the way, for want of room: the other side closes as of old.
+                Heard::Message((Order::Adopt | Order::Inherit, None)) => {}
+                Heard::Message((Order::Reopen, file)) => {
+                    let path = &settings.place.log_file;
+                    // None comes from a master of an earlier version, or where there was no room for it.
+                    let taken = match &file {
+                        Some(file) => log::take_over(file),
+                        None => log::reopen(path).map(drop),
+                    };
+                    if let Err(error) = taken {
+                        log::error(format_args!("cannot reopen the log: {error}"));
+                    }
+                }
+                Heard::Message((Order::ReopenAccess, file)) => {
+                    let taken = file.map_or(Ok(()), |file| record::take_over(file.as_fd()));
+                    if let Err(error) = taken {
+                        log::error(format_args!("cannot reopen the access log: {error}"));
+                    }
+                }
+                Heard::Nothing => break,
+                Heard::End => {
+                    master_is_gone = true;
+                    log::stay_with_this_file();
+                    record::stay_with_this_file();
+                    log::warn(format_args!("the master is gone: draining"));
+                    server.leave(Why::Orphaned, settings.close_wait, None);
+                }
+            }
+        }
+        // After the orders: connections of another worker may be among them, and a gate that is told to leave may be gone.
         for _ in 0..signal::take(Signal::Term) {
             terms += 1;
             log::info(format_args!("signal TERM: draining"));
@@ -239,30 +403,9 @@ fn serve(settings: &Settings, server: Server, signals: &SelfPipe, wire: &Wire) -
             } else {
                 Duration::ZERO
             };
+            // The next one need not wait until this one is gone.
+            let _ = wire.report(&Report::Leaves(within));
             server.leave(Why::Stop, within, None);
-        }
-        while !master_is_gone {
-            match wire.next_order() {
-                Heard::Message((Order::Drain { restart, within }, heir)) => {
-                    server.leave(if restart { Why::Restart } else { Why::Stop }, within, heir)
-                }
-                Heard::Message((Order::Adopt, Some(source))) => {
-                    server.tell(gate::Order::Adopt(source))
-                }
-                // Its descriptor was lost on the way, for want of room: the other side closes as of old.
-                Heard::Message((Order::Adopt, None)) => {}
-                Heard::Message((Order::Reopen, _)) => {
-                    if let Err(error) = log::reopen(&settings.place.log_file) {
-                        log::error(format_args!("cannot reopen the log: {error}"));
-                    }
-                }
-                Heard::Nothing => break,
-                Heard::End => {
-                    master_is_gone = true;
-                    log::warn(format_args!("the master is gone: draining"));
-                    server.leave(Why::Orphaned, settings.close_wait, None);
-                }
-            }
         }
     }
 }

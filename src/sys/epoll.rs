@@ -13,8 +13,8 @@ pub enum Interest {
     Readable,
     /// Readable, in one of the processes that watch the same listener (Linux 4.5; before that, in all of them).
     ReadableExclusive,
-    /// Readable or hung up, once; then to be armed again.
-    ReadableOnce,
+    /// Readable or hung up, until removed; told at the beginning, and then only when something more has come.
+    ReadableEdge,
     /// Writable, once; then to be armed again.
     WritableOnce,
     /// Nothing for the moment; it stays known.
@@ -26,7 +26,7 @@ impl Interest {
         (match self {
             Interest::Readable => libc::EPOLLIN,
             Interest::ReadableExclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
-            Interest::ReadableOnce => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLONESHOT,
+            Interest::ReadableEdge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
             Interest::WritableOnce => libc::EPOLLOUT | libc::EPOLLONESHOT,
             Interest::Nothing => libc::EPOLLONESHOT,
         }) as u32
@@ -48,6 +48,12 @@ impl Events {
     /// The token of the event at this place of the last round.
     pub fn token(&self, index: usize) -> u64 {
         self.0[index].u64
+    }
+
+    /// Whether it says that the peer sends no more, or is gone.
+    pub fn is_end(&self, index: usize) -> bool {
+        let end = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
+        self.0[index].events & end as u32 != 0
     }
 }
 
@@ -129,14 +135,19 @@ impl Bell {
         Ok(Bell(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// One that came through an exec.
+    pub fn adopt(fd: OwnedFd) -> Bell {
+        Bell(fd)
+    }
+
+    /// Another descriptor of the same bell.
+    pub fn try_clone(&self) -> io::Result<Bell> {
+        self.0.try_clone().map(Bell)
+    }
+
     /// Wakes whoever waits; a full counter means that it already rings.
     pub fn ring(&self) {
         let _ = fd::write(self.0.as_fd(), &1u64.to_ne_bytes());
-    }
-
-    /// Makes it silent again; to be done before looking for what it rang for.
-    pub fn silence(&self) {
-        let _ = fd::read(self.0.as_fd(), &mut [0; 8]);
     }
 }
 

@@ -1,5 +1,6 @@
-//! Descriptors: pipes, close-on-exec, duplication, `poll(2)`, and the clean-up of inherited ones.
+//! Descriptors: pipes, close-on-exec, duplication, `poll(2)`, and writing without waiting.
 
+pub use super::inherited::adopt;
 use super::{check, retry};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -23,17 +24,28 @@ fn pipe_with(flags: i32) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// `dup2(2)` onto a standard descriptor or another number that the caller means to replace.
-/// The copy is inherited across `execve(2)`.
-pub fn dup2(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
-    // SAFETY: takes two numbers and touches no memory; what `to` named before is the caller's to give up.
-    retry(|| check(unsafe { libc::dup2(from.as_raw_fd(), to) })).map(drop)
+/// The three numbers that every program has and nobody owns.
+#[derive(Debug, Clone, Copy)]
+#[repr(i32)]
+#[allow(missing_docs)]
+pub enum Standard {
+    Input = 0,
+    Output = 1,
+    Error = 2,
+}
+
+/// `dup2(2)`: a standard descriptor names what `from` names, and is inherited across `execve(2)`.
+pub fn redirect(standard: Standard, from: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes two numbers and touches no memory; the standard three are owned by nobody, so that nobody finds
+    // his own replaced.
+    retry(|| check(unsafe { libc::dup2(from.as_raw_fd(), standard as RawFd) })).map(drop)
 }
 
 /// `dup3(2)` with close-on-exec: `to` names what `from` names, in one step, so that nobody writes into a gap.
-pub fn dup3_cloexec(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
-    // SAFETY: as in `dup2`.
-    retry(|| check(unsafe { libc::dup3(from.as_raw_fd(), to, libc::O_CLOEXEC) })).map(drop)
+pub fn replace(to: &impl AsFd, from: BorrowedFd<'_>) -> io::Result<()> {
+    let number = to.as_fd().as_raw_fd();
+    // SAFETY: takes numbers and touches no memory; the number stays open, and its owner's.
+    retry(|| check(unsafe { libc::dup3(from.as_raw_fd(), number, libc::O_CLOEXEC) })).map(drop)
 }
 
 /// Sets or clears close-on-exec: `fcntl(F_SETFD)`.
@@ -52,33 +64,21 @@ pub fn set_cloexec_numbers(numbers: &[RawFd], on: bool) {
     }
 }
 
-/// Takes a descriptor that this process inherited under a number it was told.
-/// Returns `None` when the number is not open. The caller must be the only one to claim it.
-pub fn adopt(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: F_GETFD touches no memory; it only tells whether the number is open.
-    let open = number > 2 && unsafe { libc::fcntl(number, libc::F_GETFD) } != -1;
-    // SAFETY: the number is open, above the standard three, and by this function's contract claimed once.
-    open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+/// Whether a descriptor of this number is open.
+pub fn is_open_number(number: RawFd) -> bool {
+    // SAFETY: F_GETFD touches no memory, and a number that is not open is an error and nothing more.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
 }
 
-/// Closes the descriptors above 2 that this process inherited from whoever executed it, and that
-/// nobody here has made its own. They are the ones without close-on-exec: what was opened or adopted since has it.
-pub fn close_inherited() {
-    // The names are collected first: closing while reading would close the directory's own descriptor.
-    let open: Vec<RawFd> = match std::fs::read_dir("/proc/self/fd") {
-        Ok(names) => names
-            .flatten()
-            .filter_map(|name| name.file_name().to_str()?.parse().ok())
-            .collect(),
-        Err(_) => (0..raise_file_limit(0).min(65536) as RawFd).collect(),
-    };
-    for number in open.into_iter().filter(|number| *number > 2) {
-        // SAFETY: F_GETFD touches no memory, and a number that is not open is an error and nothing more.
-        if unsafe { libc::fcntl(number, libc::F_GETFD) } == 0 {
-            // SAFETY: nobody in this process opened it, so nobody in it owns it.
-            unsafe { libc::close(number) };
-        }
-    }
+/// Opens a file or directory without reading it: to execute it or to enter it later, whatever its name leads to then
+/// (`O_PATH` of `open(2)`).
+pub fn open_path(path: &std::path::Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)
+        .map(OwnedFd::from)
 }
 
 /// What one descriptor is waited for, and what came of it.
@@ -144,15 +144,46 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         .map(|count| count as usize)
 }
 
-/// `write(2)` on a descriptor known by its number alone (standard output, the log); a closed number is an error.
-pub fn write_to(number: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: pointer and length describe `bytes`, which lives through the call; a number that is not open is EBADF.
-    retry(|| check(unsafe { libc::write(number, bytes.as_ptr().cast(), bytes.len()) }))
-        .map(|count| count as usize)
+/// What a descriptor leads to, as far as it matters to those who write there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file, and how long it is.
+    File(u64),
+    /// A socket.
+    Socket,
+    /// A pipe, FIFO or terminal.
+    Stream,
+    /// Anything else, or nothing.
+    Other,
 }
 
-/// Whether a write of up to `PIPE_BUF` bytes to this number would go through now without blocking.
-pub fn is_writable_number(number: RawFd) -> bool {
+/// What a number leads to.
+pub fn kind(number: RawFd) -> Kind {
+    // SAFETY: stat is plain integers, for which all zeros is a value.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one stat that lives through the call; a number that is not open is EBADF.
+    if unsafe { libc::fstat(number, &mut found) } != 0 {
+        return Kind::Other;
+    }
+    match found.st_mode & libc::S_IFMT {
+        libc::S_IFREG => Kind::File(found.st_size as u64),
+        libc::S_IFSOCK => Kind::Socket,
+        libc::S_IFIFO => Kind::Stream,
+        libc::S_IFCHR if is_terminal(number) => Kind::Stream,
+        _ => Kind::Other,
+    }
+}
+
+/// Writes to a number and does not wait for room; what takes nothing now is an error. A stream that was not opened for
+/// that, as [`open_anew`] does, may still fill up between the question and the write.
+pub fn write_without_waiting(number: RawFd, kind: Kind, bytes: &[u8]) -> io::Result<usize> {
+    let (start, length) = (bytes.as_ptr().cast(), bytes.len());
+    if kind == Kind::Socket {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: pointer and length describe `bytes`, which lives through the call; a number not open is EBADF.
+        return retry(|| check(unsafe { libc::send(number, start, length, flags) }))
+            .map(|count| count as usize);
+    }
     let mut entry = libc::pollfd {
         fd: number,
         events: libc::POLLOUT,
@@ -160,36 +191,98 @@ pub fn is_writable_number(number: RawFd) -> bool {
     };
     // SAFETY: pointer and count describe the one entry, which lives through the call; one not open is POLLNVAL.
     let count = unsafe { libc::poll(&mut entry, 1, 0) };
-    count == 1 && entry.revents & libc::POLLOUT != 0
+    if count != 1 || entry.revents & libc::POLLOUT == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    // SAFETY: as for `send`.
+    retry(|| check(unsafe { libc::write(number, start, length) })).map(|count| count as usize)
 }
 
-/// Whether the process has a terminal that can hang up on it.
+/// Opens the pipe, FIFO or terminal behind a number anew for writing, so that this does not wait and nobody who shares
+/// the old descriptor notices (`proc(5)`, `/proc/PID/fd`). Nothing else can be, or need be, opened so.
+pub fn open_anew(number: RawFd) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    if kind(number) != Kind::Stream {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{number}"))
+        .map(OwnedFd::from)
+}
+
+/// Whether a regular file, which need not be open for reading, ends with a line that nobody ends; `None` where that
+/// cannot be found out. What another process appends at this moment may be seen by halves, where it crosses a page: it
+/// is given time.
+pub fn ends_amid_line(number: RawFd) -> Option<bool> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(format!("/proc/self/fd/{number}")).ok()?;
+    for _ in 0..10 {
+        let mut byte = [0];
+        file.seek(SeekFrom::End(-1)).ok()?;
+        file.read_exact(&mut byte).ok()?;
+        if byte == *b"\n" {
+            return Some(false);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Some(true)
+}
+
+/// Whether the process has a terminal: the one that controls it or, where `/dev/tty` is missing, one of the standard
+/// three descriptors. One that has hung up does not count; where nobody can tell there is one.
 pub fn has_terminal() -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
+    let opened = std::fs::OpenOptions::new()
         .read(true)
-        .custom_flags(libc::O_NOCTTY)
-        .open("/dev/tty")
-        .is_ok()
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open("/dev/tty");
+    match opened.map_err(|error| error.raw_os_error()) {
+        Ok(_) => true,
+        Err(Some(libc::ENXIO | libc::EIO)) => false,
+        Err(Some(libc::ENOENT | libc::EACCES | libc::ENODEV)) => (0..3).any(is_terminal),
+        Err(_) => true,
+    }
+}
+
+/// Whether a number names a terminal that has not hung up.
+pub fn is_terminal(number: RawFd) -> bool {
+    // SAFETY: termios is plain integers, for which all zeros is a value.
+    let mut settings: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one termios that lives through the call; one not open is EBADF.
+    unsafe { libc::tcgetattr(number, &mut settings) == 0 }
 }
 
 /// For opening what may turn out to be a terminal: it does not become the controlling one (`open(2)`).
 pub const O_NOCTTY: i32 = libc::O_NOCTTY;
 /// For opening what may turn out to be a FIFO: neither opening nor writing waits for a reader (`open(2)`).
 pub const O_NONBLOCK: i32 = libc::O_NONBLOCK;
+/// For opening what somebody else may have put there: a symbolic link is an error (`open(2)`).
+pub const O_NOFOLLOW: i32 = libc::O_NOFOLLOW;
+
+/// The limits of open files, soft and hard; what is common where the kernel does not tell.
+fn file_limit() -> libc::rlimit {
+    let mut limit = libc::rlimit {
+        rlim_cur: 1024,
+        rlim_max: 1024,
+    };
+    // SAFETY: the pointer is to one rlimit that lives through the call.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit
+}
+
+/// How far the soft limit of open files can be raised.
+#[allow(clippy::unnecessary_cast)] // The fields are narrower on some 32-bit systems.
+pub fn hard_file_limit() -> u64 {
+    file_limit().rlim_max as u64
+}
 
 /// `prlimit`-style raise of the soft limit of open files towards `wanted`, as far as the hard limit goes.
 /// Returns the soft limit then in force.
-#[allow(clippy::unnecessary_cast)] // The fields are narrower on some 32-bit systems.
+#[allow(clippy::unnecessary_cast)] // As above.
 pub fn raise_file_limit(wanted: u64) -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the pointer is to one rlimit that lives through the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
-        return 1024;
-    }
+    let mut limit = file_limit();
     if (limit.rlim_cur as u64) < wanted {
         let raised = libc::rlimit {
             rlim_cur: (limit.rlim_max as u64).min(wanted) as _,

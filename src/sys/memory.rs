@@ -1,32 +1,28 @@
 //! Memory that a master and its workers share, and that outlives an `execve(2)` by its descriptor.
 
+use super::atomic::Word;
 use super::check;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
 
 /// How many numbers the region holds.
-pub const WORDS: usize = 4608;
+pub const WORDS: usize = 8704;
 
 /// The region: zeroed when new, and never unmapped.
-pub type Region = &'static [AtomicU64; WORDS];
+pub type Region = &'static [Word; WORDS];
 
 /// A new region: `memfd_create(2)`, or before Linux 3.17 a file under `fallback` that loses its name at once.
 pub fn new_region(fallback: &std::path::Path) -> io::Result<(OwnedFd, Region)> {
-    // SAFETY: the name is a NUL-terminated string, which the call copies.
-    let fd = check(unsafe {
-        libc::syscall(libc::SYS_memfd_create, c"hade".as_ptr(), libc::MFD_CLOEXEC)
-    });
-    let file = match fd {
-        // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
-        Ok(fd) => File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+    let file = match nameless_file() {
+        Ok(file) => file,
         Err(_) => {
+            // One that a start of before left there, or somebody else put there, is not to be written to.
+            let _ = std::fs::remove_file(fallback);
             let file = File::options()
                 .read(true)
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .open(fallback)?;
             std::fs::remove_file(fallback)?;
             file
@@ -35,6 +31,16 @@ pub fn new_region(fallback: &std::path::Path) -> io::Result<(OwnedFd, Region)> {
     file.set_len((WORDS * 8) as u64)?;
     let fd = OwnedFd::from(file);
     map(fd)
+}
+
+/// An empty file that nobody else can find: `memfd_create(2)`.
+pub fn nameless_file() -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string, which the call copies.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_memfd_create, c"hade".as_ptr(), libc::MFD_CLOEXEC)
+    })?;
+    // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 /// A region that came through an `execve(2)`; an error when the descriptor is not one.
@@ -65,7 +71,18 @@ fn map(fd: OwnedFd) -> io::Result<(OwnedFd, Region)> {
     }
     // SAFETY: the mapping is page-aligned, as long as the file, stays for the life of the process, and is only ever
     // used through atomics, here and in the other processes.
-    Ok((fd, unsafe { &*address.cast::<[AtomicU64; WORDS]>() }))
+    Ok((fd, unsafe { &*address.cast::<[Word; WORDS]>() }))
+}
+
+/// Bytes of memory of the machine, `sysinfo(2)`.
+pub fn of_machine() -> u64 {
+    // SAFETY: sysinfo is plain integers, for which all zeros is a value.
+    let mut found: libc::sysinfo = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one sysinfo that lives through the call.
+    match unsafe { libc::sysinfo(&mut found) } {
+        0 => (found.totalram as u64).saturating_mul(u64::from(found.mem_unit.max(1))),
+        _ => u64::MAX,
+    }
 }
 
 /// Has what is large come from the kernel, and go back there as soon as it is freed, `mallopt(3)`. The GNU library would

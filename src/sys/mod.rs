@@ -2,8 +2,13 @@
 //! `OwnedFd`, `BorrowedFd` and `Pid` in, `io::Result` out, no policy.
 #![allow(unsafe_code)]
 
+pub mod atomic;
+pub mod clock;
+pub mod credentials;
 pub mod epoll;
 pub mod fd;
+pub mod file;
+pub mod inherited;
 pub mod lock;
 pub mod memory;
 pub mod process;

@@ -1,14 +1,14 @@
 //! Processes: ids, `fork(2)`, sessions, exit statuses, and signals sent through a pidfd where the kernel has one.
 
-use super::signal::Signal;
-use super::{check, retry};
-use std::ffi::{CString, OsStr, OsString};
+use super::signal::{self, Signal};
+use super::{check, inherited, retry};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A process id: never 0 or negative, which `kill(2)` would read as a whole group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,32 +65,42 @@ pub enum Forked {
 /// `fork(2)`, refused to a process with several threads: a lock that another one holds would stay locked in the
 /// child for ever.
 pub fn fork_single() -> io::Result<Forked> {
-    // Where /proc is not mounted nobody can tell; hade starts no thread in a process that forks.
-    if std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) > 1 {
+    // Where /proc is not mounted nobody can tell for sure; hade starts no thread in a process that forks.
+    if !inherited::is_single_threaded() {
         return Err(io::Error::other(
             "threads were started before; an application starts its own in its boot function",
         ));
     }
-    // SAFETY: the process has one thread, so memory and locks are whole in the child too.
+    // SAFETY: the program has one thread, so memory and locks are whole in the child too.
     let pid = check(unsafe { libc::fork() })?;
     Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent))
 }
 
-/// `execve(2)`: this process becomes another program. Unlike std's it leaves the signal mask alone, so that what is
-/// blocked stays pending until the new program has its handlers. Returns only the error.
+/// What is to be executed.
+#[derive(Debug, Clone, Copy)]
+pub enum Executable<'a> {
+    /// The file of this name.
+    Path(&'a Path),
+    /// The file that is open here, whatever has its name by now.
+    File(BorrowedFd<'a>),
+}
+
+/// `execve(2)`: this process becomes another program, with an environment of `NAME=value`. Unlike std's it leaves the
+/// signal mask alone, so that what is blocked stays pending until the new program has its handlers. An open file is
+/// executed by `execveat(2)`, or before Linux 3.19 by its name in /proc. Returns only the error.
 pub fn execute(
-    program: &Path,
+    executable: Executable<'_>,
     args: &[OsString],
-    environment: &[(OsString, OsString)],
+    environment: &[OsString],
 ) -> io::Error {
-    let string = |bytes: &OsStr| CString::new(bytes.as_bytes());
-    let pair = |(name, value): &(OsString, OsString)| {
-        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+    let string = |bytes: &OsString| CString::new(bytes.as_bytes());
+    let args: Result<Vec<CString>, _> = args.iter().map(string).collect();
+    let environment: Result<Vec<CString>, _> = environment.iter().map(string).collect();
+    let path = match executable {
+        Executable::Path(path) => CString::new(path.as_os_str().as_bytes()),
+        Executable::File(fd) => CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())),
     };
-    let program = string(program.as_os_str());
-    let args: Result<Vec<CString>, _> = args.iter().map(|arg| string(arg)).collect();
-    let environment: Result<Vec<CString>, _> = environment.iter().map(pair).collect();
-    let (Ok(program), Ok(args), Ok(environment)) = (program, args, environment) else {
+    let (Ok(path), Ok(args), Ok(environment)) = (path, args, environment) else {
         return io::ErrorKind::InvalidInput.into();
     };
     let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
@@ -101,15 +111,60 @@ pub fn execute(
             .collect()
     };
     let (args_list, environment_list) = (pointers(&args), pointers(&environment));
-    // SAFETY: all strings are NUL-terminated, both lists end with a null pointer, and all live through the call.
-    unsafe {
-        libc::execve(
-            program.as_ptr(),
-            args_list.as_ptr(),
-            environment_list.as_ptr(),
-        )
-    };
+    if let Executable::File(fd) = executable {
+        // SAFETY: all strings are NUL-terminated, both lists end with a null pointer, and all live through the call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                fd.as_raw_fd(),
+                c"".as_ptr(),
+                args_list.as_ptr(),
+                environment_list.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        let error = io::Error::last_os_error();
+        // A sandbox of before 3.19 may say EPERM of what it does not know.
+        if !super::is_unsupported(&error) && error.raw_os_error() != Some(libc::EPERM) {
+            return error;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { libc::execve(path.as_ptr(), args_list.as_ptr(), environment_list.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// The path by which this program was executed, as the kernel keeps it for the program itself: `AT_EXECFN` of
+/// `getauxval(3)`, which needs no `/proc`. `None` on kernels before 2.6.27.
+pub fn executed_path() -> Option<PathBuf> {
+    // SAFETY: takes a number and touches no memory.
+    let address = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    // SAFETY: if it is not null it points to a NUL-terminated string that the kernel has put above the stack.
+    let path = (!address.is_null()).then(|| unsafe { CStr::from_ptr(address) })?;
+    Some(OsStr::from_bytes(path.to_bytes()).into())
+}
+
+/// `fchdir(2)`: makes an open directory the working directory.
+pub fn enter(directory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a number and touches no memory.
+    check(unsafe { libc::fchdir(directory.as_raw_fd()) }).map(drop)
+}
+
+/// A file of `/proc`, which has no length to ask for, in one read and not in ever larger ones.
+fn read_proc(path: &str) -> io::Result<String> {
+    let mut text = String::with_capacity(4096);
+    let file = std::fs::File::open(path)?;
+    io::Read::read_to_string(&mut io::Read::take(file, u64::MAX), &mut text)?;
+    Ok(text)
+}
+
+/// Whether somebody traces the process, a debugger most likely: `TracerPid` of `proc(5)`.
+pub fn is_traced(pid: Pid) -> bool {
+    let status = read_proc(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
 }
 
 /// Leaves at once, running nothing on the way out: for a forked child, and for a process with threads at work.
@@ -142,28 +197,46 @@ pub fn euid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Has the kernel kill this process when its parent dies, or no longer: `PR_SET_PDEATHSIG` of `prctl(2)`.
-pub fn die_with_parent(on: bool) {
-    let signal = if on { libc::SIGKILL } else { 0 };
+/// The effective group id.
+pub fn egid() -> u32 {
+    // SAFETY: takes nothing and touches no memory.
+    unsafe { libc::getegid() }
+}
+
+/// The effective user of a process, from `/proc/PID/status` (`proc(5)`; the owner of `/proc/PID` is root's for one that
+/// may not be dumped). `None` where there is no such process, or it may not be seen; an error where that is not known.
+pub fn user_of(pid: Pid) -> io::Result<Option<u32>> {
+    let path = format!("/proc/{pid}/status");
+    let status = match read_proc(&path) {
+        Ok(status) => status,
+        Err(error)
+            if super::is_errno(&error, super::Errno::NoSuchProcess)
+                || matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+    };
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    Ok(line.and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok()))
+}
+
+/// Has the kernel send this process a signal when its parent dies: `PR_SET_PDEATHSIG` of `prctl(2)`.
+pub fn signal_at_death_of_parent(signal: Option<Signal>) {
+    let signal = signal.map_or(0, Signal::number);
     // SAFETY: takes numbers and touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
 }
 
 /// Takes a variable out of this process's environment, so that no child meets it. For the first moments of a program.
 pub fn remove_variable(name: &str) {
-    if std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count) == 1 {
-        // SAFETY: there is one thread, so nobody else reads the environment meanwhile.
+    if inherited::is_single_threaded() {
+        // SAFETY: there is one thread of this program, so nobody else reads the environment meanwhile.
         unsafe { std::env::remove_var(name) };
     }
-}
-
-/// Microseconds on CLOCK_MONOTONIC, as `sd_notify(3)` wants them.
-pub fn monotonic_micros() -> u64 {
-    // SAFETY: timespec is plain integers, for which all zeros is a value.
-    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to one timespec that lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
 }
 
 /// How a child ended.
@@ -175,44 +248,50 @@ pub enum Ended {
     Killed(i32),
 }
 
+impl Ended {
+    /// By KILL, which the process cannot have sent to itself by a fault.
+    pub fn is_killed(self) -> bool {
+        self == Ended::Killed(libc::SIGKILL)
+    }
+}
+
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ended::Exited(status) => write!(f, "exited, status {status}"),
-            Ended::Killed(signal) => write!(f, "killed by signal {signal}{}", signal_name(*signal)),
+            Ended::Killed(signal) => match signal::name(*signal) {
+                Some(name) => write!(f, "killed by signal {signal} ({name})"),
+                None => write!(f, "killed by signal {signal}"),
+            },
         }
     }
 }
 
-fn signal_name(number: i32) -> &'static str {
-    match number {
-        libc::SIGHUP => " (HUP)",
-        libc::SIGINT => " (INT)",
-        libc::SIGQUIT => " (QUIT)",
-        libc::SIGILL => " (ILL)",
-        libc::SIGABRT => " (ABRT)",
-        libc::SIGBUS => " (BUS)",
-        libc::SIGFPE => " (FPE)",
-        libc::SIGKILL => " (KILL)",
-        libc::SIGSEGV => " (SEGV)",
-        libc::SIGSYS => " (SYS)",
-        libc::SIGTERM => " (TERM)",
-        libc::SIGXCPU => " (XCPU)",
-        _ => "",
-    }
+/// A child that has ended and was not collected, any child; `None` when there is none at the moment. Its number stays its
+/// own until [`collect`]: `waitid(2)` with WNOWAIT.
+pub fn ended_child() -> Option<Pid> {
+    // SAFETY: siginfo_t is plain data, for which all zeros is a value: no child.
+    let mut found: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the pointer is to one siginfo_t that lives through the call.
+    retry(|| check(unsafe { libc::waitid(libc::P_ALL, 0, &mut found, options) })).ok()?;
+    // SAFETY: the call filled it in for a child, or left the zeros.
+    Pid::from_raw(unsafe { found.si_pid() })
 }
 
-/// Collects one child that has ended, any child; `None` when there is none at the moment.
-pub fn reap() -> Option<(Pid, Ended)> {
+/// Collects a child that has ended.
+pub fn collect(child: Pid) -> Option<Ended> {
     let mut status = 0;
     // SAFETY: the pointer is to an int that lives through the call.
-    let pid = retry(|| check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })).ok()?;
-    let ended = if libc::WIFSIGNALED(status) {
+    let pid = retry(|| check(unsafe { libc::waitpid(child.raw(), &mut status, libc::WNOHANG) }));
+    if pid.ok()? != child.raw() {
+        return None;
+    }
+    Some(if libc::WIFSIGNALED(status) {
         Ended::Killed(libc::WTERMSIG(status))
     } else {
         Ended::Exited(libc::WEXITSTATUS(status))
-    };
-    Pid::from_raw(pid).map(|pid| (pid, ended))
+    })
 }
 
 /// Waits until a child is gone, and collects it.
@@ -225,7 +304,14 @@ pub fn wait_child(pid: Pid) {
 /// lock vouches for.
 pub fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     // SAFETY: takes two numbers and touches no memory; a `Pid` names one process, never a group.
-    check(unsafe { libc::kill(pid.raw(), signal as i32) }).map(drop)
+    check(unsafe { libc::kill(pid.raw(), signal.number()) }).map(drop)
+}
+
+/// `kill(2)` to the process group that a child of this process leads, or led until it was collected a moment ago: nobody
+/// else can have its number before that, or while anybody is in the group.
+pub fn kill_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    // SAFETY: takes two numbers and touches no memory. A `Pid` is above 0, so that this names one group.
+    check(unsafe { libc::kill(-leader.raw(), signal.number()) }).map(drop)
 }
 
 /// Whether a process of that id exists, a dead one that nobody has collected yet included. Somebody else's counts.
@@ -255,7 +341,7 @@ impl PidFd {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
                 self.0.as_raw_fd(),
-                signal as i32,
+                signal.number(),
                 no_info,
                 0,
             )

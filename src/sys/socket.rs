@@ -1,6 +1,7 @@
 //! Sockets beyond what std offers: options before `bind`, a backlog of choice, `accept4`, sends that never block or
 //! raise SIGPIPE.
 
+use super::process::{Pid, umask};
 use super::{check, retry};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -78,6 +79,20 @@ impl Raw {
         Ok(Raw::of(raw))
     }
 
+    /// A name in the abstract namespace, `unix(7)`: the kernel takes it as long as it is said to be.
+    fn abstract_name(name: &str) -> Raw {
+        // SAFETY: sockaddr_un is plain integers, for which all zeros is a value.
+        let mut raw: libc::sockaddr_un = unsafe { zeroed() };
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        for (to, from) in raw.sun_path[1..].iter_mut().zip(name.as_bytes()) {
+            *to = *from as libc::c_char;
+        }
+        let mut raw = Raw::of(raw);
+        let before = std::mem::offset_of!(libc::sockaddr_un, sun_path) + 1;
+        raw.length = (before + name.len().min(UNIX_PATH_MAX)) as libc::socklen_t;
+        raw
+    }
+
     fn pointer(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
@@ -149,27 +164,64 @@ fn bind(fd: &OwnedFd, address: &Raw) -> io::Result<()> {
     check(unsafe { libc::bind(fd.as_raw_fd(), address.pointer(), address.length) }).map(drop)
 }
 
+fn connect(fd: &OwnedFd, address: &Raw) -> io::Result<()> {
+    // SAFETY: pointer and length describe the address, which lives through the call.
+    retry(|| check(unsafe { libc::connect(fd.as_raw_fd(), address.pointer(), address.length) }))
+        .map(drop)
+}
+
 /// `listen(2)`; on a socket that already listens it changes the backlog.
 pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     // SAFETY: takes two numbers and touches no memory.
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
+/// Lets other sockets of this user be bound to the same port, if they have the same option, or no longer:
+/// `SO_REUSEPORT` of `socket(7)`.
+pub fn share_port(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, i32::from(on))
+}
+
 /// A TCP socket bound and listening, non-blocking, close-on-exec, SO_REUSEADDR. An IPv6 wildcard takes IPv4 too.
-pub fn listen_ip(address: SocketAddr, backlog: i32) -> io::Result<OwnedFd> {
-    let fd = stream_socket(if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    })?;
+/// `shared`: beside one that [`share_port`] was called for, and not yet listening. `absent`: also to an address that no
+/// interface has yet, IP_FREEBIND of `ip(7)`.
+pub fn listen_ip(
+    address: SocketAddr,
+    backlog: i32,
+    shared: bool,
+    absent: bool,
+) -> io::Result<OwnedFd> {
+    let fd = socket_for(address)?;
     set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if address.is_ipv6() {
         let only_v6 = i32::from(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only_v6)?;
     }
+    if shared {
+        share_port(fd.as_fd(), true)?;
+    }
+    if absent {
+        // It is for IPv6, too.
+        set_option(fd.as_fd(), libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+    }
     bind(&fd, &Raw::ip(address))?;
-    listen(fd.as_fd(), backlog)?;
+    if !shared {
+        listen(fd.as_fd(), backlog)?;
+    }
     Ok(fd)
+}
+
+fn socket_for(address: SocketAddr) -> io::Result<OwnedFd> {
+    stream_socket(match address {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    })
+}
+
+/// Whether a socket can be bound to this address at some port: an error if not.
+pub fn try_ip(mut address: SocketAddr) -> io::Result<()> {
+    address.set_port(0);
+    bind(&socket_for(address)?, &Raw::ip(address))
 }
 
 /// A path that a Unix socket's address holds: the path itself, or one by way of its directory's descriptor, which is
@@ -182,7 +234,13 @@ pub fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
         return Ok((path.to_owned(), None));
     };
     let directory = File::open(parent)?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name);
+    let way = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    if !way.exists() {
+        return Err(io::Error::other(format!(
+            "the address of a socket holds {UNIX_PATH_MAX} bytes, a longer path needs /proc; mount it, or choose a shorter path"
+        )));
+    }
+    let short = way.join(name);
     if short.as_os_str().len() > UNIX_PATH_MAX {
         return Ok((path.to_owned(), None));
     }
@@ -192,11 +250,25 @@ pub fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
 /// A Unix stream socket bound under `path` with exactly this mode before anyone can connect, then listening.
 /// The path must not exist.
 pub fn listen_unix(path: &Path, mode: u32, backlog: i32) -> io::Result<OwnedFd> {
-    use std::os::unix::fs::PermissionsExt;
     let fd = stream_socket(libc::AF_UNIX)?;
     let (short, _directory) = short_path(path)?;
-    bind(&fd, &Raw::unix(short.as_os_str())?)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    let address = Raw::unix(short.as_os_str())?;
+    // The file gets the mode that the socket has, less the umask. By its path it is never given one: where others may
+    // write to the directory, something else could stand there by then.
+    // SAFETY: takes two numbers and touches no memory.
+    check(unsafe { libc::fchmod(fd.as_raw_fd(), mode as libc::mode_t) })?;
+    let umask = umask(0);
+    let bound = bind(&fd, &address);
+    super::process::umask(umask);
+    bound?;
+    listen(fd.as_fd(), backlog)?;
+    Ok(fd)
+}
+
+/// One without a path, at a name that the kernel chooses and nobody is told: it listens for nobody.
+pub fn listen_nowhere(backlog: i32) -> io::Result<OwnedFd> {
+    let fd = stream_socket(libc::AF_UNIX)?;
+    bind(&fd, &Raw::abstract_name(&random_name()))?;
     listen(fd.as_fd(), backlog)?;
     Ok(fd)
 }
@@ -213,10 +285,46 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn connect_unix(path: &Path) -> io::Result<OwnedFd> {
     let fd = stream_socket(libc::AF_UNIX)?;
     let (short, _directory) = short_path(path)?;
-    let address = Raw::unix(short.as_os_str())?;
-    // SAFETY: pointer and length describe the address, which lives through the call.
-    retry(|| check(unsafe { libc::connect(fd.as_raw_fd(), address.pointer(), address.length) }))?;
+    connect(&fd, &Raw::unix(short.as_os_str())?)?;
     Ok(fd)
+}
+
+/// A Unix stream socket that nobody else can reach, and the one connection that waits in its queue: for who insists on
+/// accepting, where a pair would do. Its name is in the abstract namespace of `unix(7)`, so it needs no directory and
+/// leaves nothing behind. Anybody may read the name in `/proc/net/unix` and connect, but the queue has room for one, and
+/// that is ours, or else the name is given up for another. With SHUT_RD the kernel refuses all who come later.
+pub fn private_stream() -> io::Result<(OwnedFd, OwnedFd)> {
+    /// How often a stranger may be faster. Who looks for names needs far longer than the two calls between.
+    const TRIES: usize = 1000;
+    for _ in 0..TRIES {
+        let address = Raw::abstract_name(&random_name());
+        let listener = stream_socket(libc::AF_UNIX)?;
+        bind(&listener, &address)?;
+        // A queue of 0 takes one.
+        listen(listener.as_fd(), 0)?;
+        let stream = stream_socket(libc::AF_UNIX)?;
+        match connect(&stream, &address) {
+            Ok(()) => {
+                shutdown_read(listener.as_fd());
+                return Ok((listener, stream));
+            }
+            // Somebody else is in the queue already.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other(
+        "somebody connects to every socket before its owner can",
+    ))
+}
+
+/// 128 random bits in hexadecimal. The keys of a hasher come from where the system has its randomness; a fork shares
+/// them, hence the pid.
+fn random_name() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let state = RandomState::new();
+    let word = |half: u8| state.hash_one((std::process::id(), half));
+    format!("{:016x}{:016x}", word(0), word(1))
 }
 
 /// A pair of connected sockets that keep message boundaries (SOCK_SEQPACKET), non-blocking and close-on-exec.
@@ -274,7 +382,7 @@ pub fn is_listening(fd: BorrowedFd<'_>) -> bool {
         && option(fd, libc::SO_ACCEPTCONN).is_ok_and(|listens| listens == 1)
 }
 
-/// `accept4(2)`: the next connection, non-blocking, close-on-exec, TCP_NODELAY; and where it comes from, if from IP.
+/// `accept4(2)`: the next connection, non-blocking, close-on-exec; and where it comes from, if from IP.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     let mut raw = Raw::empty();
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -292,12 +400,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAdd
     })?;
     // SAFETY: the call succeeded, so the number is an open descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let peer = raw.to_ip();
-    if peer.is_some() {
-        // Without it the last segment of an answer may wait for the client's delayed ACK. Not worth refusing over.
-        let _ = set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
-    }
-    Ok((fd, peer))
+    Ok((fd, raw.to_ip()))
 }
 
 /// `recv(2)` that never blocks; 0 is the end of what the peer sends.
@@ -321,6 +424,12 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// Other sockets, and kernels before 3.12, know nothing of it.
 pub fn limit_unsent(listener: BorrowedFd<'_>, bytes: i32) {
     let _ = set_option(listener, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes);
+}
+
+/// Has the connections of a TCP listener send at once what they are given, TCP_NODELAY of `tcp(7)`: they take it from their
+/// listener. Without it the last segment of an answer may wait for the client's delayed ACK.
+pub fn send_at_once(listener: BorrowedFd<'_>) {
+    let _ = set_option(listener, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
 /// Whether a connection waits to be accepted.
@@ -352,6 +461,18 @@ pub fn has_input(fd: BorrowedFd<'_>) -> bool {
     !matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
+/// Whether the other end has closed, or shut its sending half, whatever it has sent before (`poll(2)`, POLLRDHUP).
+pub fn is_gone(fd: BorrowedFd<'_>) -> bool {
+    let mut wait = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one pollfd that lives through the call.
+    let ready = retry(|| check(unsafe { libc::poll(&raw mut wait, 1, 0) }));
+    ready.is_ok_and(|count| count > 0)
+}
+
 /// `sendmsg(2)` that never blocks and never raises SIGPIPE; may send less than all.
 pub fn send(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     send_with(fd, parts, 0)
@@ -378,11 +499,13 @@ fn send_with(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], flags: i32) -> io::Resul
         .map(|count| count as usize)
 }
 
-/// `sendfile(2)` from where the file stands, which moves on, to a non-blocking socket; 0 is the end of the file.
-pub fn send_file(socket: BorrowedFd<'_>, file: &File, count: usize) -> io::Result<usize> {
+/// `sendfile(2)` from a place in a file to a non-blocking socket; 0 is the end of the file. Where the file stands does not
+/// matter, and does not change. It waits for the disk.
+pub fn send_file(socket: BorrowedFd<'_>, file: &File, at: u64, count: usize) -> io::Result<usize> {
     let (to, from) = (socket.as_raw_fd(), file.as_raw_fd());
-    // SAFETY: without a pointer to an offset the call touches no memory of this process.
-    retry(|| check(unsafe { libc::sendfile(to, from, std::ptr::null_mut(), count) }))
+    let mut offset = at as libc::off64_t;
+    // SAFETY: the pointer is to a number that lives through the call.
+    retry(|| check(unsafe { libc::sendfile64(to, from, &raw mut offset, count) }))
         .map(|count| count as usize)
 }
 
@@ -397,10 +520,18 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) {
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
 }
 
-/// `shutdown(2)` of both sides: on a socket that listens, `accept(2)` fails from when its queue is empty.
-pub fn shutdown(fd: BorrowedFd<'_>) {
+/// `shutdown(2)` of the receiving side of a Unix socket. What was sent before can still be received, a connection that
+/// waits can still be accepted; whoever sends or connects later is told so at once.
+pub fn shutdown_read(fd: BorrowedFd<'_>) {
     // SAFETY: takes two numbers and touches no memory. It fails only where there is nothing left to shut.
-    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RD) };
+}
+
+/// Has a Unix listener refuse all who come from now on, and keep those who wait. For TCP there is no such thing.
+pub fn close_queue(listener: BorrowedFd<'_>) {
+    if matches!(local_ip(listener), Ok(None)) {
+        shutdown_read(listener);
+    }
 }
 
 /// Has the next close of this connection tell the peer that it broke, SO_LINGER of `socket(7)`.
@@ -423,8 +554,9 @@ pub fn reset_on_close(fd: BorrowedFd<'_>) {
     };
 }
 
-/// Who is at the other end of a Unix socket: the effective user id when it connected, SO_PEERCRED of `unix(7)`.
-pub fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+/// Who is at the other end of a Unix socket, SO_PEERCRED of `unix(7)`: the process that connected, or that began to
+/// listen, if it has a number here; and its effective user at that time.
+pub fn peer(fd: BorrowedFd<'_>) -> io::Result<(Option<Pid>, u32)> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -442,7 +574,7 @@ pub fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
             &mut size,
         )
     })?;
-    Ok(peer.uid)
+    Ok((Pid::from_raw(peer.pid), peer.uid))
 }
 
 /// How many connections wait to be accepted on a TCP listener: TCP_INFO of `tcp(7)`, whose field for segments not
@@ -587,4 +719,75 @@ pub fn peer_ip(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     })
     .ok()?;
     raw.to_ip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    /// Stops the stranger, whatever becomes of the test.
+    struct Stop<'a>(&'a AtomicBool);
+
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Connects to whatever name it finds, all the while.
+    fn meddle(stop: &AtomicBool, tried: &AtomicUsize) {
+        while !stop.load(Ordering::SeqCst) {
+            let table = std::fs::read("/proc/net/unix").unwrap();
+            let names = table
+                .split(|byte| *byte == b'\n')
+                .filter_map(|line| line.rsplit(|byte| *byte == b' ').next()?.strip_prefix(b"@"));
+            for name in names {
+                if let Ok(address) = SocketAddr::from_abstract_name(name) {
+                    tried.fetch_add(1, Ordering::SeqCst);
+                    drop(UnixStream::connect_addr(&address));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_never_gets_into_a_private_stream() {
+        let (stop, tried) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| meddle(&stop, &tried));
+            let _stop = Stop(&stop);
+            let mut round = 0u32;
+            // As many as it takes for the stranger to have tried often.
+            while round < 500 || tried.load(Ordering::SeqCst) < 500 {
+                let (listener, stream) = private_stream().unwrap();
+                let mut stream = UnixStream::from(stream);
+                stream.write_all(&round.to_le_bytes()).unwrap();
+                let listener = UnixListener::from(listener);
+                listener.set_nonblocking(false).unwrap();
+                let address = listener.local_addr().unwrap();
+                if round % 2 == 0 {
+                    UnixStream::connect_addr(&address).expect_err("its queue is shut");
+                }
+                let (mut accepted, _) = listener.accept().unwrap();
+                let mut bytes = [0; 4];
+                accepted.read_exact(&mut bytes).unwrap();
+                assert_eq!(
+                    u32::from_le_bytes(bytes),
+                    round,
+                    "somebody else's connection"
+                );
+                UnixStream::connect_addr(&address).expect_err("there is room, and it is shut");
+                let error = listener.accept().expect_err("there is nobody else");
+                assert!(super::super::is_errno(
+                    &error,
+                    super::super::Errno::InvalidArgument
+                ));
+                round += 1;
+            }
+        });
+    }
 }

@@ -1,15 +1,16 @@
 //! How long hade's commands take, beside lighttpd and nginx on the same machine in the same minutes.
 //!
 //! `cargo bench --bench peers`, or `-- commands`, measures starting, stopping and memory; `-- throughput` measures
-//! requests per second beside plain tiny_http; `-- restart` measures what clients notice of a restart, beside nginx,
+//! what a request costs beside nginx, lighttpd, Go and plain tiny_http, with `--json` for programs, too; `-- restart` measures what clients notice of a restart, beside nginx,
 //! unicorn and puma; `-- attack` what they notice of slowhttptest, and `-- idle` what idle connections cost, both beside
 //! nginx and plain tiny_http, or without them by the word `alone`; `-- soak [SECONDS [SECONDS BETWEEN RESTARTS]]` puts
-//! mixed load on hade for an hour with a restart a minute. `quick`, alone or with one of these, is shorter. No speed is
-//! asserted: the exit status is 1 only when something did not work, or grew. Loopback only; every process and file it
-//! makes is gone afterwards, after Ctrl-C too.
+//! mixed load on hade for an hour with a restart a minute, and `-- chaos [SECONDS [SEED]]` makes all kinds of trouble
+//! under load. `quick`, alone or with one of these, is shorter. No speed is asserted: the exit status is 1 only when
+//! something did not work, or grew. Loopback only; every process and file it makes is gone afterwards, after Ctrl-C too.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod attack;
+mod chaos;
 mod clients;
 mod contenders;
 mod idle;
@@ -99,18 +100,22 @@ fn main() -> ExitCode {
             "--bench" => {}
             "quick" => wish.quick = true,
             "alone" => wish.alone = true,
+            "--json" => wish.json = true,
             "commands" => part = Part::Commands,
             "throughput" => part = Part::Throughput,
             "restart" => part = Part::Restart,
             "attack" => part = Part::Attack,
             "idle" => part = Part::Idle,
             "soak" => part = Part::Soak,
+            "chaos" => part = Part::Chaos,
             other => match other.parse() {
-                Ok(seconds) if part == Part::Soak && seconds > 0 => wish.seconds.push(seconds),
+                Ok(seconds) if matches!(part, Part::Soak | Part::Chaos) && seconds > 0 => {
+                    wish.seconds.push(seconds)
+                }
                 _ => {
                     eprintln!(
                         "peers: unknown argument \"{other}\"; there are \"quick\", \"commands\", \"throughput\", \"restart\", \
-                         \"attack\", \"idle\", \"soak\" and \"alone\""
+                         \"attack\", \"idle\", \"soak\", \"chaos\", \"alone\" and \"--json\""
                     );
                     return ExitCode::from(2);
                 }
@@ -138,6 +143,7 @@ enum Part {
     Attack,
     Idle,
     Soak,
+    Chaos,
 }
 
 #[derive(Default)]
@@ -145,7 +151,9 @@ struct Wish {
     quick: bool,
     /// Without the peers, where that can be chosen.
     alone: bool,
-    /// Of the soak, and between its restarts.
+    /// The samples of the throughput at its end, for programs.
+    json: bool,
+    /// Of the soak, and between its restarts; of the chaos, and its seed.
     seconds: Vec<u64>,
 }
 
@@ -159,11 +167,12 @@ fn run(wish: &Wish, part: Part) -> Result<(), String> {
         .or_else(|| option_env!("CARGO_BIN_EXE_hade").map(PathBuf::from));
     match part {
         Part::Commands => {}
-        Part::Throughput => return throughput::run(hade.as_deref(), wish.quick),
+        Part::Throughput => return throughput::run(hade.as_deref(), wish),
         Part::Restart => return restart::run(hade.as_deref(), wish.quick),
         Part::Attack => return attack::run(hade.as_deref(), wish),
         Part::Idle => return idle::run(hade.as_deref(), wish),
         Part::Soak => return soak::run(hade.as_deref(), wish),
+        Part::Chaos => return chaos::run(hade.as_deref(), wish),
     }
     let servers = present(hade);
     if servers.is_empty() {

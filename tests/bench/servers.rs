@@ -44,12 +44,15 @@ pub enum Kind {
     Lighttpd,
     /// Restarted by `-s reload`.
     Nginx,
-    /// The same, restarted by USR2 and QUIT: the upgrade of the program on the fly.
+    /// With a worker for each core.
+    NginxWide,
+    /// With one, restarted by USR2 and QUIT: the upgrade of the program on the fly.
     NginxUsr2,
     Unicorn,
     Puma,
 }
 
+#[derive(Clone)]
 pub struct Server {
     pub name: &'static str,
     pub kind: Kind,
@@ -146,18 +149,27 @@ impl Drop for Root {
 pub fn broom(root: &str, programs: &[&str]) -> ExitCode {
     let _ = io::stdin().read_to_end(&mut Vec::new());
     let programs: Vec<&Path> = programs.iter().map(Path::new).collect();
+    // The chaos has a file system of its own there.
+    let disk = Path::new(root).join("chaos/run");
     sweep(Path::new(root), &programs);
+    if disk.exists() {
+        let _ = Command::new("umount").arg(&disk).status();
+        let _ = fs::remove_dir_all(root);
+    }
     ExitCode::SUCCESS
 }
 
-/// Ends what still runs from this directory and removes it. Only processes of the named programs whose command line
-/// names the directory, and their children, are touched.
+/// Ends what still runs from this directory and removes it. Only processes that work in it, those of the named programs
+/// whose command line names it, and their children, are touched.
 fn sweep(dir: &Path, programs: &[&Path]) {
+    let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let ours = |pid: &u32| {
         let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        programs.contains(&exe.as_path())
-            && String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy())
+        let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+        cwd.starts_with(&real)
+            || programs.contains(&exe.as_path())
+                && String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy())
     };
     let mut left: Vec<u32> = watch::all_pids().into_iter().filter(ours).collect();
     left = left.into_iter().flat_map(watch::family).collect();
@@ -261,7 +273,7 @@ impl<'a> Site<'a> {
                 };
             }
             Kind::Lighttpd => return Err("has no restart".to_string()),
-            Kind::Nginx => {
+            Kind::Nginx | Kind::NginxWide => {
                 let mut command = Command::new(&self.server.program);
                 self.nginx_args(&mut command);
                 command.args(["-s", "reload"]);
@@ -346,7 +358,7 @@ impl<'a> Site<'a> {
             Kind::Lighttpd => {
                 command.arg("-f").arg(self.config());
             }
-            Kind::Nginx | Kind::NginxUsr2 => self.nginx_args(&mut command),
+            Kind::Nginx | Kind::NginxWide | Kind::NginxUsr2 => self.nginx_args(&mut command),
             Kind::Unicorn => {
                 command.arg(script(Kind::Unicorn).unwrap_or_default());
                 command.args(["-D", "-E", "none", "-c"]).arg(self.config());
@@ -372,7 +384,7 @@ impl<'a> Site<'a> {
                 command.args(["app", "stop", "--base-dir"]).arg(&self.dir);
             }
             Kind::Lighttpd => return watch::kill_command("INT", &[self.master]),
-            Kind::Nginx | Kind::NginxUsr2 => {
+            Kind::Nginx | Kind::NginxWide | Kind::NginxUsr2 => {
                 self.nginx_args(&mut command);
                 command.args(["-s", "quit"]);
             }
@@ -393,7 +405,7 @@ impl<'a> Site<'a> {
         self.dir.join(match self.server.kind {
             Kind::Hade | Kind::Demo => "run/app.pid",
             Kind::Lighttpd => "lighttpd.pid",
-            Kind::Nginx | Kind::NginxUsr2 => "nginx.pid",
+            Kind::Nginx | Kind::NginxWide | Kind::NginxUsr2 => "nginx.pid",
             Kind::Unicorn | Kind::Puma => "ruby.pid",
         })
     }
@@ -418,6 +430,10 @@ impl<'a> Site<'a> {
             true => format!("worker_connections {FILES};"),
             false => String::new(),
         };
+        let workers = match self.server.kind {
+            Kind::NginxWide => "auto",
+            _ => "1",
+        };
         let text = match self.server.kind {
             Kind::Hade | Kind::Demo => return self.write_files(),
             Kind::Lighttpd => format!(
@@ -428,10 +444,10 @@ impl<'a> Site<'a> {
                  server.errorlog = \"{dir}/error.log\"\n\
                  mimetype.assign = ( \".txt\" => \"text/plain\" )\n"
             ),
-            Kind::Nginx | Kind::NginxUsr2 => format!(
+            Kind::Nginx | Kind::NginxWide | Kind::NginxUsr2 => format!(
                 "daemon on;\n\
                  master_process on;\n\
-                 worker_processes 1;\n\
+                 worker_processes {workers};\n\
                  pid {dir}/nginx.pid;\n\
                  lock_file {dir}/nginx.lock;\n\
                  error_log {dir}/error.log;\n\
@@ -497,7 +513,7 @@ impl Server {
         match self.kind {
             Kind::Hade => "/demo/demo",
             Kind::Demo => "/hello",
-            Kind::Lighttpd | Kind::Nginx | Kind::NginxUsr2 => "/hello.txt",
+            Kind::Lighttpd | Kind::Nginx | Kind::NginxWide | Kind::NginxUsr2 => "/hello.txt",
             Kind::Unicorn | Kind::Puma => "/hello",
         }
     }

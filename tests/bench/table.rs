@@ -60,6 +60,37 @@ impl Table {
         })
     }
 
+    /// How a cell compares with another one of its row.
+    pub fn ratio(&self, label: &str, column: usize, other: usize) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.label == label)?;
+        let middle = |column: usize| row.middle(row.cells.get(column)?);
+        Some(middle(column)? / middle(other)?)
+    }
+
+    /// Everything in one line of JSON: a list of rows, each with its samples by column.
+    pub fn json(&self) -> String {
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| !row.cells.iter().all(Vec::is_empty));
+        let rows = rows.map(|row| {
+            let cells = self.columns.iter().zip(&row.cells).map(|(name, cell)| {
+                let middle = row.middle(cell).filter(|middle| middle.is_finite());
+                let middle = middle.map_or("null".to_string(), |middle| middle.to_string());
+                let samples = cell.iter().map(|value| match value.is_finite() {
+                    true => value.to_string(),
+                    false => "null".to_string(),
+                });
+                let samples: Vec<String> = samples.collect();
+                let samples = samples.join(",");
+                format!(r#""{name}":{{"middle":{middle},"samples":[{samples}]}}"#)
+            });
+            let cells: Vec<String> = cells.collect();
+            format!(r#"{{"row":"{}",{}}}"#, row.label, cells.join(","))
+        });
+        format!("[{}]", rows.collect::<Vec<_>>().join(","))
+    }
+
     /// Rows without any sample are left out.
     pub fn print(&self, expected: usize) {
         let compared = match self.columns.first() {

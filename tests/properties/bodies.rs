@@ -3,7 +3,7 @@
 
 use super::super::body::{Chunked, Progress};
 use super::super::head::{Length, Parser, Refusal};
-use super::heads::ROOMY;
+use super::heads::{ROOMY, is_token};
 use super::{Faults, Numbers, has_bare_lf, leading, ways_to_cut};
 
 /// The data, and how far it got, or why not.
@@ -204,10 +204,10 @@ fn faults_of_size_line(rest: &[u8], faults: &mut Faults) -> usize {
     let blanks = leading(after, |byte| matches!(byte, b' ' | b'\t'));
     // It skips extensions unread, an LF in them included.
     faults.add(end.is_some() && !ended, "bare LF");
-    let control = |&byte: &u8| byte.is_ascii_control() && byte != b'\t';
+    let text = after.trim_ascii_start();
     faults.add(
-        after.iter().any(control),
-        "control byte in a chunk extension",
+        text.first().is_some_and(|&byte| byte == b';') && !are_extensions(text, ended),
+        "malformed chunk extension",
     );
     // It takes no digits for 0.
     faults.add(
@@ -224,6 +224,61 @@ fn faults_of_size_line(rest: &[u8], faults: &mut Faults) -> usize {
         0 => 0,
         length => length - 1 + usize::from(ended || end.is_some()),
     }
+}
+
+/// Whether this is a list of extensions by RFC 9112 §7.1.1 or, where the line has not ended, may become one.
+fn are_extensions(text: &[u8], ended: bool) -> bool {
+    let token = |text: &[u8]| leading(text, is_token);
+    let after_blanks = |text: &[u8]| leading(text, |byte| matches!(byte, b' ' | b'\t'));
+    let mut rest = text;
+    while let Some(name) = rest.strip_prefix(b";") {
+        let name = &name[after_blanks(name)..];
+        if name.is_empty() {
+            return !ended;
+        }
+        rest = &name[token(name)..];
+        if rest.len() == name.len() {
+            return false;
+        }
+        let value = &rest[after_blanks(rest)..];
+        if let Some(value) = value.strip_prefix(b"=") {
+            let value = &value[after_blanks(value)..];
+            let length = match value.first() {
+                None => return !ended,
+                Some(b'"') => match quoted(value) {
+                    Ok(length) => length,
+                    Err(is_begun) => return is_begun && !ended,
+                },
+                Some(_) => token(value),
+            };
+            if length == 0 {
+                return false;
+            }
+            rest = &value[length..];
+        }
+        let next = &rest[after_blanks(rest)..];
+        match next.first() {
+            Some(b';') => rest = next,
+            Some(_) => return false,
+            None => return rest.is_empty() || !ended,
+        }
+    }
+    rest.is_empty()
+}
+
+/// The length of a quoted string; or whether this may be the begin of one.
+fn quoted(text: &[u8]) -> Result<usize, bool> {
+    let mut pair = false;
+    for (at, &byte) in text.iter().enumerate().skip(1) {
+        if byte.is_ascii_control() && byte != b'\t' {
+            return Err(false);
+        }
+        if byte == b'"' && !pair {
+            return Ok(at + 1);
+        }
+        pair = byte == b'\\' && !pair;
+    }
+    Err(true)
 }
 
 /// Whatever is accepted, httparse accepts with the same data and the same end, chunk for chunk, and there is no other

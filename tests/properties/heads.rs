@@ -181,6 +181,9 @@ fn shape_of(input: &[u8], head: &Head) {
     let query = head.query.map(|query| query.of(text));
     let query = query.map_or(vec![], |query| [b"?", query].concat());
     let origin = [path, &query].concat();
+    let https = target.to_ascii_lowercase().starts_with(b"https:");
+    assert_eq!(head.is_https, https);
+    assert_eq!(head.is_absolute(text), absolute(text, head).is_some());
     match absolute(text, head) {
         None => assert_eq!(target, origin),
         Some(authority) => {
@@ -202,7 +205,7 @@ fn shape_of(input: &[u8], head: &Head) {
     assert!(at < head.size && head.fields.len() <= 100);
 }
 
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -453,32 +456,36 @@ fn faults_of(text: &[u8]) -> Vec<&'static str> {
     let bad = lengths.iter().any(|length| !is_number(length));
     faults.add(bad, "malformed Content-Length");
     let codings = values(fields, "transfer-encoding");
-    faults.add(codings.len() > 1, "two Transfer-Encoding fields");
     let both = !lengths.is_empty() && !codings.is_empty();
     faults.add(both, "both Content-Length and Transfer-Encoding");
     faults.add(old && !codings.is_empty(), "Transfer-Encoding in HTTP/1.0");
-    for coding in codings {
-        let name = |part: &[u8]| {
-            let name = part.split(|&byte| byte == b';').next().unwrap_or_default();
-            name.trim_ascii().to_ascii_lowercase()
-        };
-        let parts = || coding.split(|&byte| byte == b',');
-        let names: Vec<Vec<u8>> = parts().map(name).collect();
-        let is_chunked = |name: &Vec<u8>| name == b"chunked";
-        let (last, before) = names
-            .split_last()
-            .expect("splitting gives one at the least");
-        let early = before.iter().any(is_chunked) || !is_chunked(last);
-        let bad = names
-            .iter()
-            .any(|name| name.is_empty() || !name.iter().all(|&byte| is_token(byte)));
-        let with = parts().any(|part| is_chunked(&name(part)) && part.contains(&b';'));
-        let known = coding.eq_ignore_ascii_case(b"chunked");
-        faults.add(early, "chunked is not the last transfer coding");
-        faults.add(bad, "malformed Transfer-Encoding");
-        faults.add(with, "parameter of the chunked coding");
-        faults.add(!early && !bad && !with && !known, "unknown transfer coding");
+    if codings.is_empty() {
+        return faults.0;
     }
+    // Several fields are one list.
+    let coding = codings.join(&b","[..]);
+    let name = |part: &[u8]| {
+        let name = part.split(|&byte| byte == b';').next().unwrap_or_default();
+        name.trim_ascii().to_ascii_lowercase()
+    };
+    let parts = || coding.split(|&byte| byte == b',');
+    let names: Vec<Vec<u8>> = parts().map(name).collect();
+    let is_chunked = |name: &Vec<u8>| name == b"chunked";
+    let (last, before) = names
+        .split_last()
+        .expect("splitting gives one at the least");
+    let early = before.iter().any(is_chunked);
+    let open = complete && !is_chunked(last);
+    let bad = names
+        .iter()
+        .any(|name| name.is_empty() || !name.iter().all(|&byte| is_token(byte)));
+    let with = parts().any(|part| is_chunked(&name(part)) && part.contains(&b';'));
+    let known = coding.eq_ignore_ascii_case(b"chunked");
+    faults.add(early || open, "chunked is not the last transfer coding");
+    faults.add(bad, "malformed Transfer-Encoding");
+    faults.add(with, "parameter of the chunked coding");
+    let fine = complete && !early && !open && !bad && !with;
+    faults.add(fine && !known, "unknown transfer coding");
     faults.0
 }
 

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod bodies;
+mod files;
 mod heads;
 
 pub use bodies::check_body;
+pub use files::check_files;
 pub use heads::check_head;
 
 /// Longest input that is also fed byte by byte.
@@ -84,7 +86,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    /// Spoiled inputs for each of the two.
+    /// Spoiled inputs for each of them.
     const SPOILED: usize = 5000;
 
     /// The seeds of a fuzz target, in an order that stays: those picked by hand, and those that the fuzzer found, which
@@ -152,6 +154,7 @@ mod tests {
             "Host: h\r\n",
             "Content-Length: 5\r\n",
             "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: x\r\n",
             "Connection: close\r\n",
             "Expect: 100-continue\r\n",
             "A: b\r\n",
@@ -168,6 +171,33 @@ mod tests {
     }
 
     #[test]
+    fn hold_for_the_seeds_of_requests_for_files_and_spoiled_ones() {
+        let words = [
+            "/",
+            "..",
+            "%2e",
+            "%2f",
+            "%68",
+            "%%3",
+            "%c3%A9",
+            "%00",
+            ".well-known",
+            "\nRange: bytes=",
+            "\nIf-None-Match: ",
+            "\nIf-Range: ",
+            "\nAccept-Encoding: ",
+            "\"a-1\"",
+            "W/",
+            "*",
+            ";q=0",
+            "gzip, ",
+            "18446744073709551615",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+        ];
+        hold_for_all(check_files, "files", &words);
+    }
+
+    #[test]
     fn hold_for_the_seeds_of_bodies_and_spoiled_ones() {
         let words = [
             "0\r\n",
@@ -176,6 +206,8 @@ mod tests {
             "A: b\r\n",
             ";a=b",
             " \t;",
+            ";a",
+            "=\"\\\"\"",
             "00000000",
             "ffffffff",
         ];

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::http::{body, head};
+use crate::http::{accept, body, conditions, head, target};
 
 /// Here and not beside `body.rs` or in `tests/it`, since the parsers are private and the fuzzer shares the file.
 #[path = "../../../tests/properties/mod.rs"]
@@ -237,8 +237,13 @@ const FIELDS_1_1: &[&str] = &[
     "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n => 400 both Content-Length and Transfer-Encoding",
     "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n => 400 both Content-Length and Transfer-Encoding",
     "Content-Length: 5\r\nTransfer-Encoding: gzip\r\n => 400 both Content-Length and Transfer-Encoding",
-    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n => 400 two Transfer-Encoding fields",
-    "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n => 400 two Transfer-Encoding fields",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n => 400 chunked is not the last transfer coding",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n => 400 chunked is not the last transfer coding",
+    "Transfer-Encoding: gzip\r\nA: b\r\nTransfer-Encoding: chunked\r\n => 501 unknown transfer coding",
+    "Transfer-Encoding: gzip\r\nTransfer-Encoding: x\r\n => 400 chunked is not the last transfer coding",
+    "Transfer-Encoding: gzip, chunked\r\nTransfer-Encoding: chunked\r\n => 400 chunked is not the last transfer coding",
+    "Transfer-Encoding: gzip\r\nTransfer-Encoding:\r\n => 400 malformed Transfer-Encoding",
+    "Transfer-Encoding: gzip\r\nContent-Length: 5\r\n => 400 both Content-Length and Transfer-Encoding",
     "Transfer-Encoding: chunked, chunked\r\n => 400 chunked is not the last transfer coding",
     "Transfer-Encoding: chunked, gzip\r\n => 400 chunked is not the last transfer coding",
     "Transfer-Encoding: chunked,\r\n => 400 chunked is not the last transfer coding",

@@ -1,0 +1,79 @@
+//! A request's head once it is checked: its bytes, and where in them everything is.
+#![forbid(unsafe_code)]
+
+use super::head::Head;
+use super::target;
+
+/// The bytes of a checked request head, and where in them everything is.
+pub(crate) struct Checked {
+    pub bytes: Vec<u8>,
+    pub head: Head,
+    /// When its first byte came, on the exchange's clock.
+    pub begun: u64,
+}
+
+impl Checked {
+    /// A head at the start of `bytes`. Its path comes into the form that is compared. What an absolute target says of the
+    /// host goes before the `Host` field, which is to be ignored then (RFC 9112 §3.2.2): nobody is to see two hosts.
+    pub fn new(mut bytes: Vec<u8>, mut head: Head) -> Checked {
+        let path = &mut bytes[head.path.start as usize..head.path.end as usize];
+        head.path.end = head.path.start + target::normalize(path) as u32;
+        if let (true, Some(host)) = (head.is_absolute(&bytes), head.host) {
+            let mut fields = head.fields.iter_mut();
+            let field = fields.find(|field| field.name.of(&bytes).eq_ignore_ascii_case(b"host"));
+            if let Some(field) = field {
+                field.value = host;
+            }
+        }
+        Checked {
+            bytes,
+            head,
+            begun: 0,
+        }
+    }
+
+    /// What a test asks for, which has to be a whole head.
+    #[cfg(test)]
+    pub fn of_text(text: &str) -> Checked {
+        let limits = super::head::Limits {
+            line: 1000,
+            head: 1000,
+        };
+        let bytes = text.as_bytes().to_vec();
+        let head = super::head::Parser::new().advance(&bytes, &limits);
+        let head = head.ok().flatten().expect("a head");
+        Checked::new(bytes, head)
+    }
+
+    pub fn method(&self) -> &str {
+        text(self.head.method.of(&self.bytes))
+    }
+
+    pub fn path(&self) -> &str {
+        text(self.head.path.of(&self.bytes))
+    }
+
+    /// The host asked for, and its port where one was sent.
+    pub fn host(&self) -> Option<&str> {
+        self.head.host.map(|host| text(host.of(&self.bytes)))
+    }
+
+    pub fn query(&self) -> Option<&str> {
+        self.head.query.map(|query| text(query.of(&self.bytes)))
+    }
+
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let fields = self.head.fields.iter();
+        fields.map(|field| {
+            (
+                text(field.name.of(&self.bytes)),
+                field.value.of(&self.bytes),
+            )
+        })
+    }
+}
+
+/// Methods, targets and hosts are checked to be visible ASCII before anything else sees them.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}

@@ -1,0 +1,7 @@
+//! A directory of files as pages.
+
+mod clients;
+mod hostile;
+mod nginx;
+mod pages;
+mod slow;
