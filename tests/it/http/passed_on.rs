@@ -268,6 +268,10 @@ fn where_no_other_comes_connections_end_with_their_answers_before_the_old_worker
     let new = workers_that_are(&place, "serving");
     place.write("boot", "wait");
     kill(&new[0]);
+    // What is passed to one that is about to die goes with it.
+    wait_until(20, "nobody serves", || {
+        workers_that_are(&place, "serving").is_empty()
+    });
     (0..4).for_each(|number| place.release(&number.to_string()));
     for wire in &mut wires[..4] {
         assert_eq!(wire.answer().text(), "held\n");
