@@ -118,8 +118,8 @@ impl Gate {
         let clock = self.exchange.clock();
         let sweep = Some(self.desk.next_sweep()).filter(|at| *at != u64::MAX);
         let sweep = sweep.map(|at| at.saturating_sub(clock));
-        let drain = self.leaving.drain();
-        let drain = drain.map(|drain| drain.deadline.saturating_sub(clock).min(DRAIN_STEP));
+        let drain = self.leaving.next_look(clock);
+        let drain = drain.map(|at| at.saturating_sub(clock).min(DRAIN_STEP));
         let ours = [sweep, drain].into_iter().flatten().min();
         let ours = ours.map(Duration::from_millis);
         [ours, self.desk.look_again()].into_iter().flatten().min()

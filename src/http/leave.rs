@@ -19,6 +19,9 @@ const NAMED_CUTS: usize = 10;
 
 /// Milliseconds before the end in which every answer is the last on its connection, where nobody takes them over.
 const LAST_ANSWERS: u64 = 2000;
+/// The same where somebody does: who reads an answer that the gate has not heard of when the worker ends, and asks for more,
+/// would find the connection closed.
+const LAST_WITH_HEIR: u64 = 200;
 
 /// The drain, and what goes from one worker to the next.
 pub(super) struct Leaving {
@@ -96,14 +99,32 @@ impl Leaving {
         }
     }
 
-    /// Where the heir is gone and no other has come, connections end with their answers in the end: a request that
-    /// begins later would be cut.
+    /// In the end connections end with their answers: what begins later would be cut, and what is answered at the last
+    /// moment is not passed on any more.
     pub fn look(&self, now: u64) {
-        let Some(drain) = self.drain.filter(|_| self.heir.is_none()) else {
-            return;
-        };
-        if now + LAST_ANSWERS >= drain.deadline {
+        if self
+            .drain
+            .is_some_and(|drain| self.last_answers_from(drain) <= now)
+        {
             self.exchange.set_draining(true);
+        }
+    }
+
+    fn last_answers_from(&self, drain: Drain) -> u64 {
+        let before = match self.heir {
+            Some(_) => LAST_WITH_HEIR,
+            None => LAST_ANSWERS,
+        };
+        drain.deadline.saturating_sub(before)
+    }
+
+    /// When there is something to do about the end, even if nothing happens.
+    pub fn next_look(&self, now: u64) -> Option<u64> {
+        let drain = self.drain?;
+        let last_answers = self.last_answers_from(drain);
+        match now < last_answers {
+            true => Some(last_answers),
+            false => Some(drain.deadline),
         }
     }
 

@@ -3,8 +3,8 @@
 
 use crate::look::comm;
 use crate::support::{
-    Meanwhile, Place, Site, Wire, get, holds_for, is_alive, pattern, signal, wait_until, worker,
-    workers,
+    Meanwhile, Place, Site, Wire, get, holds_for, in_time, is_alive, pattern, signal, wait_until,
+    worker, workers,
 };
 
 const ROUNDS: usize = 5;
@@ -286,4 +286,39 @@ fn where_no_other_comes_connections_end_with_their_answers_before_the_old_worker
     // The upload, which nobody has sent on.
     assert!(restart.end(20).ok().contains(" 1 cut"));
     place.write("boot", "");
+}
+
+/// Who asks for more on a connection that the old worker has not passed on when it ends would find it closed.
+#[test]
+fn what_is_answered_at_the_last_moment_is_the_last_on_its_connection() {
+    in_time(200, || {
+        let place = Place::demo();
+        let site = place.start_copy(&["--set", "close_wait=3"]);
+        let old = site.worker();
+        let names: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+        let mut wires: Vec<Wire> = names.iter().map(|name| place.hold(&site, name)).collect();
+        let restart = Meanwhile::new(place.command_of("prog", &["restart"]));
+        let new = || {
+            workers_that_are(&place, "serving")
+                .into_iter()
+                .find(|pid| *pid != old.to_string())
+        };
+        wait_until(20, "a new worker serves", || new().is_some());
+        let new = new();
+        let mut is_last = false;
+        for (name, wire) in names.iter().zip(&mut wires) {
+            place.release(name);
+            let answer = wire.answer();
+            assert_eq!(answer.text(), "held\n");
+            is_last = answer.header("Connection") == Some("close");
+            if is_last {
+                break;
+            }
+            assert_eq!(Some(lets_keep_alive(wire, "/pid")), new);
+            holds_for(75, "it has time left", || is_alive(old));
+        }
+        assert!(is_last);
+        drop(wires);
+        restart.end(20).ok();
+    });
 }
