@@ -497,6 +497,7 @@ fn a_long_body_that_is_being_read_or_waits_for_it_survives_stop() {
     early.send(head("/count", 200_000));
     early.send("b".repeat(10_000));
     assert_eq!(site.get("/hello").status, 200);
+    place.wait_in_flight(1);
     let mut stop = place.begin(&["stop"]);
     site.wait_refused();
     holds_for(100, "stop waits", || stop.try_wait().unwrap().is_none());

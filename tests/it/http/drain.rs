@@ -58,6 +58,7 @@ fn a_request_whose_last_byte_is_missing_survives_stop() {
     head.send("GET /hello HTTP/1.1\r\nHost: t\r\n");
     // Both are read before this one is, for the gate takes them in order.
     assert_eq!(site.get("/hello").status, 200);
+    place.wait_in_flight(0);
     let stop = begin_stop(&place, &site);
     body.send("c");
     head.send("\r\n");
@@ -102,6 +103,7 @@ fn idle_and_silent_connections_do_not_delay_stop() {
     for wire in &mut idle {
         assert_eq!(wire.get("/hello").status, 200);
     }
+    place.wait_in_flight(0);
     let begun = Instant::now();
     let stop = place.app(&["stop"]);
     was_soon(begun, 1000);
@@ -122,6 +124,7 @@ fn an_empty_line_after_a_request_makes_no_connection_busy() {
     assert_eq!(wire.get("/hello").status, 200);
     wire.send("\r\n");
     assert_eq!(site.get("/hello").status, 200);
+    place.wait_in_flight(0);
     let begun = Instant::now();
     let stop = place.app(&["stop"]);
     was_soon(begun, 2000);
@@ -285,6 +288,7 @@ fn many_cut_requests_are_counted_beyond_the_first_ten() {
     wire.send(text.clone());
     wires.push(wire);
     assert_eq!(site.get("/hello").status, 200);
+    place.wait_in_flight(15);
     let stop = place.app(&["stop"]);
     assert_eq!(place.log().matches("cut: GET /hold, ").count(), 10);
     assert_stopped(&place, &site, stop, 0, 16);
@@ -303,6 +307,7 @@ fn cut_requests_with_long_names_are_still_counted() {
         ));
     }
     assert_eq!(site.get("/hello").status, 200);
+    place.wait_in_flight(0);
     let stop = place.app(&["stop"]);
     assert_eq!(place.log().matches("cut: POST /llll").count(), 3);
     assert_stopped(&place, &site, stop, 0, 3);

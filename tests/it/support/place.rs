@@ -275,6 +275,13 @@ impl Place {
         fact(&json, key)
     }
 
+    /// Waits until so many requests are in flight: one whose answer is here may still be for a moment.
+    #[track_caller]
+    pub fn wait_in_flight(&self, number: u64) {
+        let what = format!("{number} in flight");
+        wait_until(20, &what, || self.count("in_flight") == number);
+    }
+
     #[track_caller]
     pub fn count(&self, key: &str) -> u64 {
         let fact = self.fact(key);
