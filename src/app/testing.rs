@@ -117,6 +117,7 @@ impl TestClient {
     /// assert_eq!(client.get("/healthz").status(), 503);
     /// ```
     pub fn start_leaving(&self) {
+        self.worker.set_ending();
         self.worker.set_leaving(true);
     }
 }

@@ -480,7 +480,7 @@ impl Desk {
                     Step::Answer(send::refused(why, is_head, entry))
                 }
                 Step::Health { checked, rest } => {
-                    let response = health(self.exchange.is_closing());
+                    let response = health(self.exchange.is_ending());
                     self.at_once(token, checked, Ready::Made(response), rest)
                 }
                 Step::Numbers {

@@ -218,6 +218,16 @@ impl Exchange {
         self.worker.is_stopping()
     }
 
+    /// Whether the worker leaves for good, or is about to.
+    pub fn is_ending(&self) -> bool {
+        self.worker.is_ending()
+    }
+
+    /// The worker leaves for good.
+    pub fn set_ending(&self) {
+        self.worker.set_ending();
+    }
+
     /// A stop is coming.
     pub fn set_stopping(&self) {
         self.worker.set_stopping();

@@ -72,6 +72,9 @@ impl Leaving {
             deadline: now + left.as_millis() as u64,
             why: leave.why,
         });
+        if matches!(leave.why, Why::Stop | Why::Orphaned) {
+            self.exchange.set_ending();
+        }
         self.set_heir(leave.heir);
         self.exchange.set_draining(self.heir.is_none());
     }

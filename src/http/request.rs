@@ -92,12 +92,13 @@ pub struct Worker(Arc<Standing>);
 /// A program's own settings, by name.
 pub(crate) type OwnSettings = Vec<(String, String)>;
 
-/// How a worker stands; each of these becomes true once and stays so.
+/// How a worker stands. But for `closing`, where another worker comes after all, each of these becomes true once and stays so.
 #[derive(Debug, Default)]
 struct Standing {
     draining: AtomicBool,
     closing: AtomicBool,
     stopping: AtomicBool,
+    ending: AtomicBool,
     settings: OwnSettings,
 }
 
@@ -157,6 +158,16 @@ impl Worker {
     /// Whether it is about to leave for good, and serves until then.
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Whether it leaves for good, or is about to: not for a restart.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::SeqCst) || self.is_stopping()
+    }
+
+    /// It leaves for good.
+    pub(crate) fn set_ending(&self) {
+        self.0.ending.store(true, Ordering::SeqCst);
     }
 
     /// A stop is coming.
@@ -638,7 +649,7 @@ impl Request {
     /// assert!(!hade::Request::new("GET", "/").is_draining());
     /// ```
     pub fn is_draining(&self) -> bool {
-        self.worker.as_ref().is_some_and(Worker::is_closing)
+        self.worker.as_ref().is_some_and(Worker::is_ending)
     }
 
     /// The worker that answers this request, for an answer that takes long and is to end when the worker leaves.

@@ -490,7 +490,9 @@ mod tests {
     fn request(method: &str, path: &str, draining: bool) -> Request {
         let text = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n");
         let worker = Worker::default();
-        worker.set_leaving(draining);
+        if draining {
+            worker.set_ending();
+        }
         let checked = Arc::new(Checked::of_text(&text));
         let mut request = Request::of(checked, Default::default(), None, None);
         request.worker = Some(worker);

@@ -283,6 +283,12 @@ fn where_no_other_comes_connections_end_with_their_answers_before_the_old_worker
         answer.header("Connection") == Some("close")
     });
     assert!(wires[0].is_closed());
+    // It is no stop.
+    let answer = wires[1].get("/healthz");
+    assert_eq!(
+        (answer.status, answer.header("Connection")),
+        (200, Some("close"))
+    );
     // The upload, which nobody has sent on.
     assert!(restart.end(20).ok().contains(" 1 cut"));
     place.write("boot", "");
