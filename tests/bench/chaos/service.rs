@@ -354,6 +354,10 @@ impl Site {
         watch::kill("STOP", &workers);
         if self.hold(pid) {
             watch::kill(signal, &[pid]);
+            // It has its signal before it goes on. What it holds is closed when the last of its threads has ended, and what
+            // others passed to it until then would go with it.
+            watch::kill("CONT", &[pid]);
+            watch::wait_until(|| !Path::new(&format!("/proc/{pid}")).exists());
         }
         self.wake(&workers);
     }
@@ -378,6 +382,19 @@ impl Site {
         {
             return false;
         }
+        let (held, passing) = self.look(pid);
+        self.shared.say(&format!(
+            "worker {pid} of {:?} is about to die, with {} connections; {} are on their way between workers",
+            self.workers(),
+            held.len(),
+            passing.len()
+        ));
+        self.shared.killed(pid, held, passing);
+        true
+    }
+
+    /// The connections of a worker, and those that no process holds.
+    pub fn look(&self, pid: u32) -> (HashSet<u16>, HashSet<u16>) {
         let all = self.connections();
         let held = self.held_by(pid, &all);
         let elsewhere = working_in(&self.dir);
@@ -387,14 +404,7 @@ impl Site {
         let elsewhere: HashSet<u16> = elsewhere.collect();
         let mut passing: HashSet<u16> = all.values().copied().collect();
         passing.retain(|port| !elsewhere.contains(port));
-        self.shared.say(&format!(
-            "worker {pid} of {:?} is about to die, with {} connections; {} are on their way between workers",
-            self.workers(),
-            held.len(),
-            passing.len()
-        ));
-        self.shared.killed(pid, held, passing);
-        true
+        (held, passing)
     }
 
     /// The clients' ports of all its accepted connections by the inodes of its ends, from proc_net_tcp(5).

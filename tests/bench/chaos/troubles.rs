@@ -1,6 +1,7 @@
 //! What is done to the service: restarts with good and broken programs and settings, deaths, full disks, few
 //! descriptors, another address. Each says what has to come of it; whatever else comes is a fault.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -397,8 +398,15 @@ impl Site {
             return;
         }
         let begun = Instant::now();
+        let mut known = HashSet::new();
         while begun.elapsed() < REPLACED && !watch::is_gone(pid) {
             thread::sleep(Duration::from_millis(100));
+            // What is passed to it meanwhile goes with it, too.
+            let (held, mut passing) = self.look(pid);
+            passing.retain(|port| known.insert(*port));
+            if !passing.is_empty() {
+                self.shared.killed(pid, held, passing);
+            }
         }
         if !watch::is_gone(pid) {
             self.shared.fault(&format!(
