@@ -239,6 +239,8 @@ fn what_is_cut_by_a_stop_is_told_before_the_end() {
         wire.send(get("/bytes?n=67108864"));
         wire.wait_begun();
         site.get("/hello");
+        // Its handler has left the rest to the gate.
+        wait_asleep(site.worker());
         place.app(&["stop"]).ok();
         let lines = place.read("run/access.log");
         assert!(lines.contains("/hello "), "{lines}");
@@ -402,6 +404,10 @@ fn the_file_is_hades_own() {
         (
             "access_log=run/",
             "expected auto, off, on or the path of a file",
+        ),
+        (
+            "access_log=syslog",
+            "expected on, which with app.log_file = syslog",
         ),
         ("access_format=long", "expected short, combined or json"),
     ] {

@@ -159,14 +159,27 @@ pub fn signal(pid: u32, name: &str) {
 #[track_caller]
 pub fn freeze(pid: u32) {
     signal(pid, "STOP");
-    wait_until(5, &format!("{pid} is stopped"), || {
-        threads(pid).iter().all(|(id, _)| {
-            let path = format!("/proc/{pid}/task/{id}/stat");
-            let stat = fs::read_to_string(path).unwrap_or_default();
-            stat.rsplit_once(") ")
-                .is_none_or(|(_, rest)| rest.starts_with('T'))
-        })
+    wait_until(5, &format!("{pid} is stopped"), || are_all(pid, 'T'));
+}
+
+/// Waits until no thread of a process has anything to do.
+#[track_caller]
+pub fn wait_asleep(pid: u32) {
+    let mut looks = 0;
+    wait_until(20, &format!("{pid} is asleep"), || {
+        looks = if are_all(pid, 'S') { looks + 1 } else { 0 };
+        looks == 3
     });
+}
+
+/// Whether all threads of a process are in this state, `proc_pid_stat(5)`.
+fn are_all(pid: u32, state: char) -> bool {
+    threads(pid).iter().all(|(id, _)| {
+        let path = format!("/proc/{pid}/task/{id}/stat");
+        let stat = fs::read_to_string(path).unwrap_or_default();
+        let rest = stat.rsplit_once(") ");
+        rest.is_none_or(|(_, rest)| rest.starts_with(state))
+    })
 }
 
 /// Live processes whose working directory this is, or one below it.
