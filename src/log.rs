@@ -293,9 +293,7 @@ pub fn debug(event: impl Display) {
 /// Says something on the terminal that standard error is, if it is one that takes it now.
 pub(crate) fn tell_terminal(text: &str) {
     if fd::is_terminal(2) {
-        let opened = fd::open_anew(2).ok();
-        let number = opened.as_ref().map_or(2, AsRawFd::as_raw_fd);
-        let _ = fd::write_without_waiting(number, Kind::Stream, text.as_bytes());
+        let _ = fd::write_at_once(2, text.as_bytes());
     }
 }
 

@@ -2,12 +2,13 @@
 //! descriptor that s6 and its kin wait for.
 #![forbid(unsafe_code)]
 
+use crate::log;
 use crate::sys::clock;
 use crate::sys::fd;
 use crate::sys::process::Pid;
 use crate::sys::socket;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Where news go, if anywhere.
@@ -42,7 +43,10 @@ impl Notify {
     pub fn ready(&mut self, status: &str) {
         self.send(&ready(status));
         if let Some(ready) = self.ready.take() {
-            let _ = fd::write(ready.as_fd(), b"\n");
+            // It serves already, and waits for no reader.
+            if let Err(error) = fd::write_at_once(ready.as_raw_fd(), b"\n") {
+                log::warn(format_args!("--ready-fd: {error}"));
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 use crate::error::{Error, Result};
 use crate::sys::fd::{self, Wait};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -60,9 +60,9 @@ impl Reporter {
         match self {
             Reporter::Pipe(pipe) => say(&pipe, &format!("{READY}{text}")),
             Reporter::Terminal => {
-                // A standard output that is closed is the caller's choice.
-                let mut out = io::stdout();
-                let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                // A standard output that is closed is the caller's choice, and so is one that nobody reads: it serves
+                // already, and waits for no reader.
+                let _ = fd::write_at_once(1, text.as_bytes());
                 Ok(())
             }
         }

@@ -212,6 +212,13 @@ pub fn open_anew(number: RawFd) -> io::Result<OwnedFd> {
         .map(OwnedFd::from)
 }
 
+/// [`write_without_waiting`], whatever the number leads to: a stream is opened anew for it.
+pub fn write_at_once(number: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    let anew = open_anew(number).ok();
+    let number_now = anew.as_ref().map_or(number, AsRawFd::as_raw_fd);
+    write_without_waiting(number_now, kind(number), bytes)
+}
+
 /// Whether a regular file, which need not be open for reading, ends with a line that nobody ends; `None` where that
 /// cannot be found out. What another process appends at this moment may be seen by halves, where it crosses a page: it
 /// is given time.
