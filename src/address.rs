@@ -7,7 +7,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 
-use crate::place::Place;
+use crate::place::{Place, resolved};
+use crate::sys::socket::UNIX_PATH_MAX;
 
 /// An address to listen on. Port 0 stands for any free one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,16 +100,7 @@ impl Address {
         let plain = |address: &Address| match address {
             Address::Localhost { port } => Address::Ip((Ipv4Addr::LOCALHOST, *port).into()),
             // One path has many names; its directory has one identity.
-            Address::Unix(path) => {
-                let parent = path
-                    .parent()
-                    .filter(|parent| !parent.as_os_str().is_empty());
-                let parent = parent.unwrap_or(Path::new(".")).canonicalize();
-                match (parent, path.file_name()) {
-                    (Ok(parent), Some(name)) => Address::Unix(parent.join(name)),
-                    _ => address.clone(),
-                }
-            }
+            Address::Unix(path) => Address::Unix(resolved(path)),
             other => other.clone(),
         };
         self == other || !self.is_any_port() && plain(self) == plain(other)
@@ -233,6 +225,15 @@ fn bracketed(text: &str) -> Result<Address, Wrong> {
 fn unix(path: &str) -> Result<Address, Wrong> {
     if path.is_empty() || path.ends_with('/') || path.contains(char::is_control) {
         return wrong("expected unix: and the path of a socket", &[]);
+    }
+    if Path::new(path)
+        .file_name()
+        .is_some_and(|name| name.len() > UNIX_PATH_MAX)
+    {
+        return wrong(
+            "expected unix: and a path whose last name has at most 107 bytes",
+            &[],
+        );
     }
     if path.starts_with("//") {
         let guess = format!("unix:/{}", path.trim_start_matches('/'));

@@ -5,6 +5,7 @@
 use crate::owned;
 use crate::sys::atomic::AtomicU64;
 use crate::sys::fd::{self, Kind};
+use crate::sys::{Errno, is_errno};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -58,6 +59,10 @@ fn as_it_is(path: &Path) -> io::Result<File> {
         .append(true)
         .custom_flags(fd::O_NOCTTY | fd::O_NONBLOCK)
         .open(path)
+        .map_err(|error| match is_errno(&error, Errno::NoReader) {
+            true => io::Error::other("nobody reads this FIFO; start its reader first"),
+            false => error,
+        })
 }
 
 /// How long a file may become, and where it is.

@@ -1,5 +1,5 @@
 //! Where things are: the base directory, and the files in its `etc/` and `run/`.
-//! Names only: nothing is opened, made or looked up here.
+//! Names only: nothing is opened or made here.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -70,11 +70,8 @@ impl Place {
     /// `/dev/null`, which stands for "no settings" and "no log", there is nothing to lose.
     pub fn clash(&self) -> Option<PathBuf> {
         let files = self.files();
-        let twice = files
-            .iter()
-            .enumerate()
-            .filter(|(_, file)| *file != Path::new("/dev/null"))
-            .find(|(index, file)| files[..*index].contains(file));
+        let mut all = files.iter().enumerate();
+        let twice = all.find(|(index, file)| is_among(file, &files[..*index]));
         twice.map(|(_, file)| file.clone())
     }
 
@@ -94,6 +91,38 @@ impl Place {
             socket: absolute(&self.socket)?,
         })
     }
+}
+
+/// Whether a path leads to one of these files, however it is written. `/dev/null` is never meant.
+pub fn is_among(path: &Path, files: &[PathBuf]) -> bool {
+    // Most differ by their names, and nothing has to be looked up.
+    let mut alike = files
+        .iter()
+        .filter(|file| file.file_name() == path.file_name())
+        .peekable();
+    if path == Path::new("/dev/null") || alike.peek().is_none() {
+        return false;
+    }
+    let path = resolved(path);
+    alike.any(|file| resolved(file) == path)
+}
+
+/// A path with the links followed that lead to its directory: two people write it alike who mean the same file. What is not
+/// there yet is taken by its name.
+pub fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let above = path.ancestors().skip(1);
+    let mut there = above.filter_map(|above| Some((above, above.canonicalize().ok()?)));
+    let Some((above, mut found)) = there.next() else {
+        return path;
+    };
+    for part in path.strip_prefix(above).unwrap_or(&path).components() {
+        match part {
+            Component::ParentDir => drop(found.pop()),
+            part => found.push(part),
+        }
+    }
+    found
 }
 
 /// A path from the root on. A relative one starts at the current directory by the name under which the user's shell

@@ -18,7 +18,7 @@ use crate::conf;
 use crate::error::{Error, Result};
 use crate::level::Level;
 use crate::logfile::old_name;
-use crate::place::Place;
+use crate::place::{Place, is_among};
 use crate::proxies::{self, Proxies};
 use crate::serving::{Serving, full_name};
 use crate::spelling::{distance, nearest};
@@ -518,9 +518,9 @@ impl Settings {
 
     /// A path that is named for two purposes, if there is one.
     pub fn clash(&self) -> Option<PathBuf> {
-        let of_access_log = self.access_log.file().filter(|path| {
-            self.place.files().contains(path) && path.as_path() != Path::new("/dev/null")
-        });
+        let files = self.place.files();
+        let of_access_log = self.access_log.file();
+        let of_access_log = of_access_log.filter(|path| is_among(path, &files));
         self.place.clash().or_else(|| of_access_log.cloned())
     }
 
@@ -772,6 +772,10 @@ impl Key {
             },
             Rule::Proxies(set) => set(settings, Proxies::parse(value)?),
             Rule::Networks(set) => set(settings, Proxies::parse_networks(value)?),
+            Rule::AccessLog(_) if value == "syslog" => {
+                let text = "expected on, which with app.log_file = syslog is the system log";
+                return Err(text.to_owned());
+            }
             Rule::AccessLog(set) => set(settings, AccessLog::parse(value).ok_or_else(expected)?),
             Rule::Format(set) => set(settings, Format::parse(value).ok_or_else(expected)?),
             Rule::User(set) if value.is_empty() => set(settings, None),

@@ -7,16 +7,16 @@ use super::stop::unreachable;
 use crate::error::{Error, Result, exit};
 use crate::owned;
 use crate::pidfile::{self, Process, Runs};
+use crate::place::resolved;
 use crate::settings::{Overrides, Settings};
 use crate::supervisor::control::{self, Question};
 use crate::sys::fd::{self, Wait};
 use crate::sys::process::{self, PidFd};
 use crate::sys::signal::Signal;
 use crate::sys::{self, Errno, is_errno};
-use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,16 +94,6 @@ fn by_socket(settings: &Settings) -> Result<Runs> {
         )));
     }
     Ok(Runs::Master(process))
-}
-
-/// A path that two people write alike who mean the same file; the file itself may be missing.
-fn resolved(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    let parent = path.parent().map(|parent| {
-        let real = parent.canonicalize();
-        real.unwrap_or_else(|_| parent.to_owned())
-    });
-    Some(parent?.join(path.file_name().unwrap_or(OsStr::new(""))))
 }
 
 /// A master that held the lock after the descriptor on it was opened: it is meant, and nobody else.

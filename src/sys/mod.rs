@@ -61,6 +61,7 @@ pub enum Errno {
     AddressInUse = libc::EADDRINUSE,
     ConnectionRefused = libc::ECONNREFUSED,
     ConnectionAborted = libc::ECONNABORTED,
+    NoReader = libc::ENXIO,
     NetDown = libc::ENETDOWN,
     Protocol = libc::EPROTO,
     HostDown = libc::EHOSTDOWN,

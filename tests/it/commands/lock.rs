@@ -66,6 +66,32 @@ fn the_lock_stands_beside_a_pid_file_that_is_elsewhere() {
     }
 }
 
+/// The lock would be dropped, and another master could take it.
+#[test]
+fn no_other_file_may_be_the_lock_however_it_is_written() {
+    let place = Place::new();
+    for is_there in [false, true] {
+        if is_there {
+            place.write("run/x", "");
+            std::os::unix::fs::symlink("run", place.path("run2")).unwrap();
+        }
+        let by_link = ["log_file=run2/app.lock", "access_log=run2/app.lock"];
+        let plain = [
+            "log_file=run/../run/app.lock",
+            "access_log=./run/../run/app.lock",
+        ];
+        let values = by_link.iter().filter(|_| is_there).chain(&plain);
+        for value in values {
+            let said = place.app(&["start", "-d", "--address", "127.0.0.1:0", "--set", value]);
+            let said = said.failed(1);
+            assert!(
+                said.contains("app.lock is named for two purposes"),
+                "{said}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_directory_that_is_moved_takes_its_lock_with_it() {
     let place = Place::demo();
