@@ -11,6 +11,7 @@ use crate::sys::signal::Signal;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
 
@@ -57,7 +58,9 @@ impl Check {
         };
         // One more descriptor comes along, for the check to see that it does.
         fd::set_cloexec(&witness, false).map_err(cannot)?;
-        let child = command.spawn();
+        // It panics where the kernel does not let it read how the child fares, which must not end a master.
+        let spawned = catch_unwind(AssertUnwindSafe(|| command.spawn()));
+        let child = spawned.unwrap_or_else(|_| Err(io::Error::other("it cannot be watched")));
         let _ = fd::set_cloexec(&witness, true);
         let child = child.map_err(cannot)?;
         // Collected with all other children.
@@ -96,7 +99,8 @@ fn judge(text: &str, ended: Ended, program: &Path) -> Result<(), String> {
     }
     let program = program.display();
     let said = text.lines().next().unwrap_or_default();
-    let said = said.split_once(": ").map_or(said, |(_, said)| said);
+    // Of this kind they begin with the program's name.
+    let ours = said.split_once(": ").map(|(_, said)| said);
     Err(match (ended, said) {
         _ if is_good => format!(
             "{program} is of a version that cannot take over from this one, or is started by something that loses \
@@ -106,6 +110,9 @@ fn judge(text: &str, ended: Ended, program: &Path) -> Result<(), String> {
             format!("{program} is not a program of this kind: its check did not say that it is")
         }
         (_, "") => format!("the check of {program} {ended}"),
-        (_, said) => said.to_owned(),
+        (_, said) => ours.map_or_else(
+            || format!("the check of {program} failed: {said}"),
+            str::to_owned,
+        ),
     })
 }

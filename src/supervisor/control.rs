@@ -91,6 +91,8 @@ impl Asker {
     /// Sends lines of words, and hangs up with that.
     pub fn answer(self, lines: &[Vec<String>]) {
         self.tell(lines);
+        // A wrapper of the program may have left somebody behind who has this socket, too.
+        socket::shutdown_write(self.fd.as_fd());
     }
 
     /// Waits until the other side has read and hung up, or for so long.
