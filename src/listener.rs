@@ -5,9 +5,10 @@ use crate::address::Address;
 use crate::error::{Error, Result};
 use crate::sys::process::Pid;
 use crate::sys::{Errno, is_errno, socket};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds; the error names the address, the reason and the way out.
+    /// Binds.
+    ///
+    /// # Errors
+    /// That of [`refused`].
     pub fn bind(address: &Address) -> Result<Listener> {
         let fd = open(address, Try::Absent).map_err(|error| refused(address, &error))?;
         Listener::of(fd, address)
@@ -214,16 +218,22 @@ impl Listener {
         }
     }
 
-    /// Closes this process's descriptor of it; its file, if it has one, goes with it.
+    /// Closes this process's descriptor of it; its file, if it has one, goes with it, unless it leads to somebody else's
+    /// socket by now.
     pub fn close(&mut self) {
-        if let (Some(_), Some(path)) = (self.fd.take(), self.path()) {
+        let path = self.path().filter(|_| self.fd.is_some() && self.is_found());
+        if let (Some(_), Some(path)) = (self.fd.take(), path) {
             let _ = std::fs::remove_file(path);
         }
     }
 
-    /// The same beside one that may have its path by now.
+    /// The same beside one that may have its path by now, however that is written.
     pub fn close_beside(&mut self, new: &Listener) {
-        match self.path() == new.path() {
+        let is_same = match (&self.address, &new.address) {
+            (Some(own), Some(new)) => own.is_same(new),
+            _ => false,
+        };
+        match is_same {
             true => drop(self.fd.take()),
             false => self.close(),
         }
@@ -261,6 +271,41 @@ pub fn is_taken(address: &Address) -> bool {
     tried.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
+/// What of an address can be found out without binding it: whether a name is known, and whether the directory of a Unix
+/// socket is there or among those that a start makes.
+pub fn check(address: &Address, made: &[&Path]) -> Result<()> {
+    let found = match address {
+        Address::Name { host, port } => addresses_of(host, *port).map(drop),
+        Address::Unix(path) => {
+            let directory = path.parent().unwrap_or(path);
+            let is_made = made.iter().any(|made| made.starts_with(directory));
+            match is_made || directory.as_os_str().is_empty() {
+                true => Ok(()),
+                false => fs::read_dir(directory).map(drop),
+            }
+        }
+        _ => Ok(()),
+    };
+    found.map_err(|error| refused(address, &error))
+}
+
+fn addresses_of(host: &str, port: u16) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    (host, port).to_socket_addrs().map_err(|error| {
+        io::Error::other(format!(
+            "{error}; where there is no resolver, give the number instead of the name"
+        ))
+    })
+}
+
+/// Binds an address for a moment: whether it can be had.
+pub fn try_bind(address: &Address) -> io::Result<()> {
+    open(address, Try::Absent)?;
+    match address {
+        Address::Unix(path) => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
 /// Sees to it that a listener listens, which one that shares its port does not before it is to be served.
 pub fn listen(listener: BorrowedFd<'_>) -> io::Result<()> {
     match socket::is_listening(listener) {
@@ -293,11 +338,7 @@ fn open(address: &Address, how: Try) -> io::Result<OwnedFd> {
             result => result,
         },
         Address::Name { host, port } => {
-            let addresses = (host.as_str(), *port).to_socket_addrs().map_err(|error| {
-                io::Error::other(format!(
-                    "{error}; where there is no resolver, give the number instead of the name"
-                ))
-            })?;
+            let addresses = addresses_of(host, *port)?;
             let mut last = io::Error::other("the name has no address");
             for address in addresses {
                 match listen_ip(address) {
@@ -363,12 +404,16 @@ fn in_use(peer: Option<(Option<Pid>, u32)>) -> io::Error {
     }
 }
 
-fn refused(address: &Address, error: &io::Error) -> Error {
+/// The error names the address, the reason and the way out.
+pub fn refused(address: &Address, error: &io::Error) -> Error {
     let way_out = match error.kind() {
-        io::ErrorKind::AddrInUse => match master_at(address) {
-            Some(pid) => &format!(
+        io::ErrorKind::AddrInUse => match holder_of(address) {
+            Some((pid, name)) if is_master(&name) => &format!(
                 "; pid {pid} serves there, a master of this kind; end it, or choose another with --address"
             ),
+            Some((pid, name)) => {
+                &format!("; pid {pid} ({name}) has it; choose another with --address")
+            }
             None => "; choose another with --address",
         },
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
@@ -380,35 +425,92 @@ fn refused(address: &Address, error: &io::Error) -> Error {
     Error::failed(format!("cannot listen on {address}: {error}{way_out}"))
 }
 
-/// The master that listens on a port, where `/proc` shows it to this user: one whose files in `run/` are gone, say. It
-/// goes by its name, so it is for people to read and for nothing else.
-fn master_at(address: &Address) -> Option<Pid> {
-    let port = address.port()?;
-    let tables = ["tcp", "tcp6"]
-        .map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
-    // "sl local_address rem_address st ... inode": 0A is LISTEN, the tenth field the inode (`proc(5)`).
-    let sockets: Vec<String> = tables
-        .iter()
-        .flat_map(|table| table.lines())
-        .map(|line| line.split_ascii_whitespace().collect())
-        .filter(|fields: &Vec<&str>| {
-            fields.len() > 9 && fields[3] == "0A" && fields[1].ends_with(&format!(":{port:04X}"))
-        })
-        .map(|fields| format!("socket:[{}]", fields[9]))
-        .collect();
+/// Who listens on a port, a master rather than another, and its name, where `/proc` shows it to this user: one whose files
+/// in `run/` are gone, say, or a child of a program that was executed here, which has the socket from it. It is for people
+/// to read and for nothing else.
+fn holder_of(address: &Address) -> Option<(Pid, String)> {
+    let sockets = listening_on(address.port()?);
+    let has_it = |pid: &Pid| {
+        let theirs = descriptors_of(*pid).unwrap_or_default();
+        sockets.iter().any(|(_, socket)| theirs.contains(socket))
+    };
     let names = fs::read_dir("/proc").ok()?.flatten();
     let pids = names.filter_map(|name| Pid::parse(name.file_name().to_str()?));
-    pids.filter(|pid| {
+    let holders = pids.filter(has_it).map(|pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        name.trim_end().ends_with(" app")
-    })
-    .find(|pid| {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
-        descriptors.into_iter().flatten().flatten().any(|entry| {
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            sockets
-                .iter()
-                .any(|socket| target.as_os_str() == socket.as_str())
-        })
-    })
+        (pid, name.trim_end().replace(char::is_control, "?"))
+    });
+    // The first that is no master, where there is none.
+    holders.min_by_key(|(_, name)| !is_master(name))
+}
+
+/// By the name that a master has.
+fn is_master(name: &str) -> bool {
+    name.ends_with(" app")
+}
+
+/// Local addresses, in the kernel's hexadecimal words, and names of the sockets that listen on a port, of `proc_net(5)`.
+fn listening_on(port: u16) -> Vec<(String, OsString)> {
+    let tables = ["tcp", "tcp6"]
+        .map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
+    // "sl local_address rem_address st ... inode": 0A is LISTEN, the tenth field the inode.
+    let lines = tables.iter().flat_map(|table| table.lines());
+    let lines = lines.map(|line| line.split_ascii_whitespace().collect());
+    let found = lines.filter_map(|fields: Vec<&str>| {
+        let (ip, its_port) = fields.get(1)?.split_once(':')?;
+        let listens = fields.get(3) == Some(&"0A") && its_port == format!("{port:04X}");
+        listens.then_some((ip.to_owned(), format!("socket:[{}]", fields.get(9)?).into()))
+    });
+    found.collect()
+}
+
+/// What the descriptors of a process lead to.
+fn descriptors_of(pid: Pid) -> io::Result<Vec<OsString>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    Ok(targets.map(PathBuf::into_os_string).collect())
+}
+
+/// Of an address that is taken: whether it will be free once this process has left it, which is in its way and alone in it,
+/// as far as `/proc` tells.
+pub fn is_freed_by(address: &Address, pid: Pid) -> bool {
+    if let Address::Unix(path) = address {
+        return match socket::connect_unix(path) {
+            Ok(fd) => socket::peer(fd.as_fd()).is_ok_and(|(peer, _)| peer == Some(pid)),
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        };
+    }
+    let own = descriptors_of(pid);
+    let (Some(port), Ok(own)) = (address.port(), own) else {
+        return true;
+    };
+    let wanted = match address {
+        Address::Ip(address) if !address.ip().is_unspecified() => vec![address.ip()],
+        Address::Localhost { .. } => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        Address::Name { host, port } => {
+            let found = addresses_of(host, *port).into_iter().flatten();
+            found.map(|address| address.ip()).collect()
+        }
+        // Every one.
+        _ => vec![],
+    };
+    let is_in_way = |ip: &str| {
+        let is_any = ip.bytes().all(|digit| digit == b'0');
+        is_any || wanted.is_empty() || wanted.iter().any(|wanted| in_words(*wanted) == ip)
+    };
+    let mut in_way = listening_on(port);
+    in_way.retain(|(ip, _)| is_in_way(ip));
+    !in_way.is_empty() && in_way.iter().all(|(_, socket)| own.contains(socket))
+}
+
+/// An address as `/proc/net/tcp` has it.
+fn in_words(ip: IpAddr) -> String {
+    let bytes = match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let words = bytes
+        .chunks_exact(4)
+        .map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
+    words.map(|word| format!("{word:08X}")).collect()
 }

@@ -184,6 +184,7 @@ pub fn whose(path: &Path, error: &io::Error) -> String {
         .into_iter()
         .flatten()
         .find_map(|path| fs::symlink_metadata(path).ok());
+    let found = found.filter(|found| found.uid() != euid());
     found.map_or_else(String::new, |found| {
         format!(
             "; it belongs to uid {}, this is uid {}",

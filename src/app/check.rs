@@ -1,15 +1,25 @@
 //! `app check`: are the settings good? Nothing of a running instance is touched.
 #![forbid(unsafe_code)]
 
-use super::print;
+use super::{cannot_enter, print};
 use crate::error::{Result, exit};
 use crate::listener;
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::supervisor::handover::{self, GOOD, HEARD};
+use std::fs;
+use std::path::Path;
 
-/// Settings that were read are good settings: reading them is the check.
+/// Settings that were read are good settings: reading them is the check. Beside that it is looked whether what a start needs
+/// is there.
 pub fn check(service: &Service, settings: &Settings) -> Result<u8> {
+    let place = &settings.place;
+    // Where there is none, there are no settings to be read either.
+    fs::read_dir(&place.base).map_err(|error| cannot_enter(&place.base, &error))?;
+    let files = [&place.pid_file, &place.log_file].into_iter();
+    let files = files.chain(settings.access_log.file());
+    let made: Vec<&Path> = files.filter_map(|file| file.parent()).collect();
+    listener::check(&settings.address, &made)?;
     print(&format!(
         "{}: {GOOD}, address {}\n",
         service.name, settings.address

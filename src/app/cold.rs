@@ -3,19 +3,21 @@
 #![forbid(unsafe_code)]
 
 use super::running::{PATIENCE, who};
-use super::{check_files, stop, tell};
+use super::{cannot_enter, check_files, stop, tell};
 use crate::address::Address;
 use crate::cli::{self, Command, Parsed};
 use crate::error::{Error, Result};
-use crate::listener::{self, Listener};
+use crate::listener;
 use crate::owned;
 use crate::pidfile::{Process, Runs};
 use crate::service::Service;
 use crate::settings::{Overrides, Settings};
+use crate::stdio;
 use crate::supervisor::control::{self, Question};
 use crate::supervisor::handover::{self, GOOD};
 use crate::sys::fd::{self, Wait};
-use crate::sys::process;
+use crate::sys::file::may_write;
+use crate::sys::process::{self, Pid};
 use crate::syslog::is_system_log;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,8 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The program on disk has this long to say that its settings are good.
@@ -55,7 +56,12 @@ pub fn restart(
             "no cold restart of pid {pid}: it runs in the foreground, and whoever started it there would find it gone; use \"app restart\""
         )));
     }
-    let start = Prepared::of(settings, given, ours)?;
+    if given.is_passed {
+        return Err(Error::failed(format!(
+            "no cold restart of pid {pid}: its socket was passed to it by who started it, and nobody else can pass it again; use \"app restart\""
+        )));
+    }
+    let start = Prepared::of(settings, master, given, ours)?;
     start.try_all(service)?;
 
     let ended = stop::end(settings, false)?;
@@ -74,33 +80,26 @@ struct Prepared {
     base: PathBuf,
     overrides: Overrides,
     environment: BTreeMap<OsString, OsString>,
-    /// Where it serves now.
-    before: Option<Address>,
+    /// Who is to be stopped before it.
+    master: Pid,
 }
 
 impl Prepared {
-    fn of(settings: &Settings, given: Given, ours: Overrides) -> Result<Prepared> {
+    fn of(settings: &Settings, master: Process, given: Given, ours: Overrides) -> Result<Prepared> {
         let base = &settings.place.base;
         let base = std::path::absolute(base)
             .map_err(|error| Error::failed(format!("cannot find {}: {error}", base.display())))?;
         // Words on a command line are UTF-8; where a directory's name is not, it is entered beforehand.
         let base_dir = base.to_str().unwrap_or(".").to_owned();
-        let environment = given.environment;
-        let with = |overrides: &Overrides| {
-            let overrides = Overrides {
-                base_dir: Some(base_dir.clone()),
-                ..overrides.clone()
-            };
-            let lookup = |name: &str| environment.get(&OsString::from(name)).cloned();
-            (Settings::load(&overrides, &lookup), overrides)
+        let overrides = Overrides {
+            base_dir: Some(base_dir),
+            ..given.overrides.then(ours)
         };
-        let before = with(&given.overrides).0.ok();
-        let (_, overrides) = with(&given.overrides.then(ours));
         Ok(Prepared {
             base,
             overrides,
-            before: before.map(|settings| settings.address),
-            environment,
+            environment: given.environment,
+            master: master.pid,
         })
     }
 
@@ -120,17 +119,14 @@ impl Prepared {
     /// What would keep it from starting, as far as it can be found out while the other one runs.
     fn try_all(&self, service: &Service) -> Result<()> {
         // 1. The directory, and the settings as this program reads them.
-        std::env::set_current_dir(&self.base).map_err(|error| {
-            let base = self.base.display();
-            Error::failed(format!("cannot enter the base directory {base}: {error}"))
-        })?;
+        std::env::set_current_dir(&self.base).map_err(|error| cannot_enter(&self.base, &error))?;
         let lookup = |name: &str| self.environment.get(&OsString::from(name)).cloned();
         let settings = Settings::load(&self.overrides, &lookup)?;
         check_files(service, &settings)?;
         // 2. The program on disk.
         let program = service.program.display();
-        let mut check = self.command(service, &["app", "check"]);
-        let (is_good, text) = said_by(&mut check, CHECK_TIME)
+        let check = self.command(service, &["app", "check"]);
+        let (is_good, text) = said_by(check, CHECK_TIME)
             .map_err(|error| Error::failed(format!("cannot run {program}: {error}")))?;
         if !(is_good && text.contains(GOOD)) {
             let line = text.lines().next().unwrap_or("it says nothing");
@@ -140,63 +136,76 @@ impl Prepared {
         }
         // 3. The files that it will write.
         for file in [&settings.place.pid_file, &settings.place.lock_file()] {
-            match owned::check(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let file = file.display();
-                    return Err(Error::failed(format!("cannot write {file}: {error}")));
-                }
-                _ => {}
-            }
+            let directory = directory_of(file)?;
+            let may_write = match owned::check(file) {
+                Ok(()) => may_write(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => may_write(directory),
+                Err(error) => Err(error),
+            };
+            may_write.map_err(|error| cannot("write", file, &error))?;
         }
         let log_file = Some(&settings.place.log_file).filter(|path| !is_system_log(path));
         for log_file in log_file.into_iter().chain(settings.access_log.file()) {
-            log_file
-                .parent()
-                .map_or(Ok(()), owned::make_directory)
-                .map_err(|error| {
-                    let directory = log_file.parent().unwrap_or(log_file).display();
-                    Error::failed(format!("cannot make the directory {directory}: {error}"))
-                })?;
-            crate::logfile::open(log_file).map_err(|error| {
-                let whose = owned::whose(log_file, &error);
-                Error::failed(format!(
-                    "cannot write {}: {error}{whose}",
-                    log_file.display()
-                ))
-            })?;
+            directory_of(log_file)?;
+            crate::logfile::open(log_file).map_err(|error| cannot("write", log_file, &error))?;
         }
-        // 4. The address, if it is another one.
-        self.try_address(&settings.address)
+        // 4. The sockets.
+        let socket = &settings.place.socket;
+        let directory = directory_of(socket)?;
+        self.try_address(&Address::Unix(socket.clone()))
+            .and_then(|()| may_write(directory))
+            .map_err(|error| cannot("bind", socket, &error))?;
+        let address = &settings.address;
+        self.try_address(address)
+            .map_err(|error| listener::refused(address, &error))
     }
 
-    fn try_address(&self, address: &Address) -> Result<()> {
-        let before = self.before.as_ref();
-        let is_same = |before: &Address| {
-            before == address || address.port().is_some() && before.port() == address.port()
-        };
-        // What is in the way on the same port is most likely the one that will be stopped.
-        if before.is_none_or(is_same) {
-            return Ok(());
-        }
-        match address {
-            Address::Unix(path) => listener::remove_stale(path)
-                .map_err(|error| Error::failed(format!("cannot listen on {address}: {error}"))),
-            _ => Listener::bind(address).map(drop),
+    /// Whether an address can be had, now or when the one that serves has left it.
+    fn try_address(&self, address: &Address) -> io::Result<()> {
+        match listener::try_bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && listener::is_freed_by(address, self.master) =>
+            {
+                match address {
+                    // Its file goes, and is made anew.
+                    Address::Unix(path) => may_write(path.parent().unwrap_or(path)),
+                    _ => Ok(()),
+                }
+            }
+            tried => tried,
         }
     }
 }
 
+/// The directory of a file, which is made where it is missing.
+fn directory_of(file: &Path) -> Result<&Path> {
+    let directory = file.parent().unwrap_or(file);
+    owned::make_directory(directory).map_err(|error| {
+        Error::failed(format!(
+            "cannot make the directory {}: {error}",
+            directory.display()
+        ))
+    })?;
+    Ok(directory)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+    let whose = owned::whose(path, error);
+    Error::failed(format!("cannot {what} {}: {error}{whose}", path.display()))
+}
+
 /// Runs a command: whether it ended well, and what it said. One that takes longer is killed.
-fn said_by(command: &mut std::process::Command, within: Duration) -> io::Result<(bool, String)> {
+fn said_by(mut command: std::process::Command, within: Duration) -> io::Result<(bool, String)> {
     let until = Instant::now() + within;
     let (output, input) = fd::pipe_nonblocking()?;
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(stdio::nothing()?)
         .stdout(input.try_clone()?)
         .stderr(input)
         .spawn()?;
     // The command keeps its ends open, and would keep the pipe from ending.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    drop(command);
     let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -223,6 +232,8 @@ struct Given {
     overrides: Overrides,
     environment: BTreeMap<OsString, OsString>,
     is_daemon: bool,
+    /// It serves a socket that was passed to it.
+    is_passed: bool,
 }
 
 /// Asks the master, and reads the rest from `proc(5)`.
@@ -252,6 +263,8 @@ fn given_to_start(name: &str, settings: &Settings, master: Process) -> Result<Gi
     let started = match cli::parse(name, split(read("cmdline")?).into_iter().skip(1)) {
         Ok(Parsed::Run(cli)) => match cli.command {
             Command::Start { daemon, .. } => Some((daemon, cli.overrides)),
+            // A restart of nothing is a start.
+            Command::Restart { .. } => Some((true, cli.overrides)),
             _ => None,
         },
         _ => None,
@@ -279,10 +292,21 @@ fn given_to_start(name: &str, settings: &Settings, master: Process) -> Result<Gi
         }
     }
     // Of the restart in place that made this process what it is, and no business of the next.
-    environment.remove(&OsString::from(handover::VARIABLE));
+    let handover = environment.remove(&OsString::from(handover::VARIABLE));
+    let is_passed = match facts.is_empty() {
+        true => {
+            let text = handover.as_ref().and_then(|value| value.to_str());
+            text.map_or_else(
+                || environment.contains_key(&OsString::from("LISTEN_FDS")),
+                handover::has_passed,
+            )
+        }
+        false => of("passed").is_some(),
+    };
     Ok(Given {
         overrides,
         environment,
         is_daemon,
+        is_passed,
     })
 }

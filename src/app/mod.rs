@@ -129,6 +129,11 @@ fn check_files(service: &Service, settings: &Settings) -> Result<()> {
     danger.map_or(Ok(()), |danger| Err(Error::failed(danger)))
 }
 
+fn cannot_enter(base: &std::path::Path, error: &std::io::Error) -> Error {
+    let base = base.display();
+    Error::failed(format!("cannot enter the base directory {base}: {error}"))
+}
+
 /// Prints what was asked for. A standard output that is closed is the caller's choice; one that takes nothing, as on a
 /// full disk, is a failure: what it holds is not the answer.
 pub(crate) fn print(text: &str) -> Result<()> {

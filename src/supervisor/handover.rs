@@ -162,6 +162,13 @@ pub(crate) fn is_heard() -> bool {
         .is_some_and(fd::is_open_number)
 }
 
+/// Whether a process that this value was meant for serves a socket that was passed in from outside.
+pub(crate) fn has_passed(value: &str) -> bool {
+    let all = words::unpack(value);
+    let mut keys = all.iter().filter_map(|word| Some(pair(word)?.0));
+    !keys.any(|key| key == "address")
+}
+
 impl Handover {
     /// The variable, `NAME=value`.
     pub fn to_variable(&self) -> OsString {

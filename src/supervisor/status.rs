@@ -45,6 +45,8 @@ impl Master {
         .collect();
         let absent = listener.is_not_there_yet();
         lines.extend(absent.map(|what| vec!["absent".to_owned(), what]));
+        let is_passed = listener.address().is_none();
+        lines.extend(is_passed.then(|| vec!["passed".to_owned(), is_passed.to_string()]));
         let trouble = self.plan.trouble();
         lines.extend(trouble.map(|why| vec!["trouble".to_owned(), why.to_owned()]));
         for worker in self.roster.iter() {

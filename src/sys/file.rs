@@ -422,6 +422,16 @@ pub fn is_read_only(path: &Path) -> io::Result<bool> {
     Ok(found.f_flag & ST_RDONLY != 0)
 }
 
+/// Whether this process may write to a file, or make files in a directory; faccessat(2) with AT_EACCESS. What says no is the
+/// error: its mode, its being immutable, or its file system.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let way = libc::W_OK;
+    // SAFETY: the path is NUL-terminated and lives through the call.
+    let answer = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), way, libc::AT_EACCESS) };
+    check(answer).map(drop)
+}
+
 /// A file for writing and reading in this directory that has no name, `O_TMPFILE` of open(2). `None` where the kernel or
 /// the file system has none, where the directory is not to be written to, which whoever tries the other way is told, and
 /// where its mode is not to be had: kernels and C libraries have overlooked the umask or the mode.

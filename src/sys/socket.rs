@@ -233,7 +233,8 @@ pub fn short_path(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok((path.to_owned(), None));
     };
-    let directory = File::open(parent)?;
+    let here = parent.as_os_str().is_empty();
+    let directory = File::open(if here { Path::new(".") } else { parent })?;
     let way = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
     if !way.exists() {
         return Err(io::Error::other(format!(

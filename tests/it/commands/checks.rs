@@ -1,10 +1,12 @@
 //! The check of the program on disk that a restart begins with: it hangs, it is a wrapper with children of its own, and
 //! nothing of it is left behind.
 
-use crate::support::{Place, fact, finish, is_alive, wait_until, working_in};
+use crate::support::{Place, fact, finish, has, is_alive, signal, wait_until, working_in};
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A program that hangs, with a child that hangs too; both write their numbers into files.
 const HANGS: &str =
@@ -70,4 +72,86 @@ fn a_variable_of_somebody_elses_restart_is_not_passed_on() {
         assert_eq!(count, 1, "{}", String::from_utf8_lossy(&environment));
     }
     assert!(!working_in(Path::new(&place.dir)).is_empty());
+}
+
+#[test]
+fn a_check_that_says_something_else_is_named() {
+    let place = Place::demo();
+    let site = place.start_copy(&[]);
+    place.put_program("prog", "#!/bin/sh\necho y\nexit 1\n");
+    let said = place.app(&["restart"]).failed(1);
+    let words = format!(
+        "the check of {} failed: y; pid ",
+        place.path("prog").display()
+    );
+    assert!(said.contains(&words), "{said}");
+    assert_eq!(site.get("/hello").status, 200);
+    place.app(&["stop"]).ok();
+}
+
+/// The standard library panics there.
+#[test]
+fn a_check_that_cannot_be_watched_gives_the_restart_up() {
+    if !has("strace") {
+        return;
+    }
+    let place = Place::demo();
+    let site = place.start_copy(&[]);
+    let trace = place.path("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-p", &site.pid.to_string(), "-e", "trace=recvfrom,read"]);
+    strace.args(["-e", "inject=recvfrom,read:error=EIO:when=1..9", "-o"]);
+    let mut strace = strace.arg(&trace).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let words = strace.stderr.take().unwrap();
+    BufReader::new(words).read_line(&mut line).unwrap();
+    assert!(line.contains("attached"), "{line}");
+    signal(site.pid, "HUP");
+    wait_until(20, "it is given up, or a master is lost", || {
+        place.log().contains("restart given up: ") || !is_alive(site.pid)
+    });
+    signal(strace.id(), "TERM");
+    strace.wait().unwrap();
+    assert!(
+        is_alive(site.pid),
+        "{}\n{}",
+        place.log(),
+        place.read("trace")
+    );
+    assert_eq!(site.get("/hello").status, 200);
+    place.app(&["restart"]).ok();
+    place.app(&["stop"]).ok();
+}
+
+#[test]
+fn what_a_start_would_miss_is_no_good_setting() {
+    let place = Place::demo();
+    for (args, words) in [
+        (
+            ["--base-dir", "nowhere"],
+            "cannot enter the base directory nowhere: ",
+        ),
+        (
+            ["--address", "unix:nowhere/x.sock"],
+            "cannot listen on unix:nowhere/x.sock: ",
+        ),
+        (
+            ["--address", "no-such-host.invalid:80"],
+            "where there is no resolver",
+        ),
+    ] {
+        let said = place.app(&[&["check"], &args[..]].concat()).failed(1);
+        assert!(said.contains(words) && said.lines().count() == 1, "{said}");
+        let args = [&["start", "-d"], &args[..]].concat();
+        let started = place.app(&args).failed(1);
+        assert!(started.contains(words), "{started}");
+    }
+    // A directory that a start makes need not be there.
+    place.app(&["check", "--address", "unix:run/x.sock"]).ok();
+    let long = format!("unix:{}", "x".repeat(108));
+    let said = place.app(&["check", "--address", &long]).failed(2);
+    assert!(
+        said.contains("expected unix: and a path whose last name"),
+        "{said}"
+    );
 }

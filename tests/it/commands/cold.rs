@@ -143,3 +143,72 @@ fn a_directory_whose_name_is_not_utf_8_is_come_back_to() {
     assert!(dir.join("run/app.pid").exists());
     app(&["stop"]).ok();
 }
+
+#[test]
+fn sockets_that_cannot_be_bound_are_found_before_it_is_stopped() {
+    let place = Place::demo();
+    let site = place.start(&[]);
+    fs::create_dir(place.path("dir")).unwrap();
+    let long = format!("socket=run/{}", "y".repeat(200));
+    for (args, words) in [
+        (
+            ["--set", "socket=dir"],
+            "dir: it exists and is not a socket",
+        ),
+        (
+            ["--set", "socket=/proc/x.sock"],
+            "cannot bind /proc/x.sock: ",
+        ),
+        (["--set", &long], ": a socket's path holds 1 to 107 bytes"),
+        (["--address", "unix:nowhere/x.sock"], "nowhere/x.sock: "),
+        (["--address", "unix:/proc/x.sock"], "/proc/x.sock: "),
+    ] {
+        is_refused(&place, &site, &args, words);
+    }
+    // The port is its own, and the host is not.
+    let port = site.port();
+    let unknown = format!("no-such-host.invalid:{port}");
+    is_refused(
+        &place,
+        &site,
+        &["--address", &unknown],
+        "where there is no resolver",
+    );
+    let other = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+    for taken in [format!(":{port}"), format!("127.0.0.2:{port}")] {
+        is_refused(
+            &place,
+            &site,
+            &["--address", &taken],
+            "Address already in use",
+        );
+    }
+    drop(other);
+    // Its own, written in another way, will be free.
+    for own in [
+        format!(":{port}"),
+        format!("localhost:{port}"),
+        format!("127.0.0.1:{port}"),
+    ] {
+        place.app(&["restart", "--cold", "--address", &own]).ok();
+        assert_eq!(site.get("/hello").status, 200);
+    }
+    for own in ["unix:run/x.sock", "unix:run/../run/x.sock"] {
+        place.app(&["restart", "--cold", "--address", own]).ok();
+        assert!(place.path("run/x.sock").exists());
+    }
+    place.app(&["stop"]).ok();
+}
+
+/// A restart of nothing is a start, and its command line says so.
+#[test]
+fn a_daemon_that_a_restart_began_is_known_without_its_word() {
+    let place = Place::demo();
+    let site = Site::of(&place.app(&["restart", "--address", "127.0.0.1:0"]).ok());
+    fs::remove_file(place.path("run/app.sock")).unwrap();
+    let said = place.app(&["restart", "--cold"]).ok();
+    let again = Site::of(said.split_once('\n').unwrap().1);
+    assert_ne!(again.pid, site.pid);
+    assert_eq!(again.get("/hello").status, 200);
+    place.app(&["stop"]).ok();
+}

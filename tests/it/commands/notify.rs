@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -400,6 +400,22 @@ fn a_socket_that_is_passed_in() {
         wait_until(5, "it serves", || {
             place.app(&["state", "--probe"]).code == Some(0)
         });
+        // With its word and without it.
+        for socket in ["run/app.sock", "run/away.sock"] {
+            let why = place.app(&["restart", "--cold"]).failed(1);
+            let words = if daemon {
+                "its socket was passed to it"
+            } else {
+                "in the foreground"
+            };
+            assert!(why.contains(words), "{why}");
+            if socket == "run/app.sock" {
+                fs::rename(place.path(socket), place.path("run/away.sock")).unwrap();
+            } else {
+                fs::rename(place.path(socket), place.path("run/app.sock")).unwrap();
+            }
+        }
+        assert_eq!(site.get("/hello").status, 200);
         let environment = fs::read(format!("/proc/{}/environ", worker(site.pid))).unwrap();
         let environment = String::from_utf8_lossy(&environment).into_owned();
         assert!(!environment.contains("LISTEN_"), "{environment}");
@@ -569,4 +585,42 @@ fn an_idle_master_sleeps() {
         assert!(made.len() <= most, "{name}: {text}");
     }
     drop(kept);
+}
+
+/// Executes what follows with a pipe that is full and that nobody reads in the place of standard output, or as the
+/// descriptor that a newline goes to; until its own input ends.
+const FULL: &str = "import os, subprocess, sys\n\
+    read, write = os.pipe()\n\
+    os.set_blocking(write, False)\n\
+    try:\n\
+    \twhile True: os.write(write, b'x' * 4096)\n\
+    except BlockingIOError: os.set_blocking(write, True)\n\
+    more = ['--ready-fd', str(write)] if sys.argv[1] == 'ready' else []\n\
+    out = subprocess.DEVNULL if more else write\n\
+    child = subprocess.Popen(sys.argv[2:] + more, stdout=out, pass_fds=(write,), stdin=subprocess.DEVNULL)\n\
+    sys.stdin.read()\n\
+    sys.exit(child.wait())\n";
+
+#[test]
+fn who_does_not_read_that_it_serves_holds_up_nobody() {
+    if !has("python3") {
+        return;
+    }
+    for (where_to, daemon) in [("out", false), ("ready", false), ("ready", true)] {
+        let place = Place::demo();
+        let mut args = vec!["app", "start", "--address", "127.0.0.1:0"];
+        args.extend(["--set", "log_file=run/app.log"]);
+        args.extend(daemon.then_some("-d"));
+        let mut command = place.wrapped(&["python3", "-c", FULL, where_to], &args);
+        let mut parent = command.stdin(Stdio::piped()).spawn().unwrap();
+        wait_until(20, "it is answered", || {
+            place.app(&["state"]).code == Some(0)
+        });
+        let warned = place.log().contains(" warn ") && place.log().contains("--ready-fd: ");
+        assert_eq!(warned, where_to == "ready", "{}", place.log());
+        place.app(&["restart"]).ok();
+        place.app(&["stop"]).ok();
+        drop(parent.stdin.take());
+        assert!(parent.wait().unwrap().success());
+    }
 }

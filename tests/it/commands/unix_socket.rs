@@ -65,3 +65,41 @@ fn the_socket_of_a_new_release_is_in_its_directory() {
     place.app(&[&["stop"], &base[..]].concat()).ok();
     assert!(!place.path("1/http.sock").exists());
 }
+
+#[test]
+fn a_restart_to_its_own_path_written_in_another_way_makes_it_anew_where_it_is_gone() {
+    let place = Place::demo();
+    place
+        .app(&["start", "-d", "--address", "unix:run/x.sock"])
+        .ok();
+    symlink("run", place.path("run2")).unwrap();
+    for again in [
+        "unix:run/../run/x.sock",
+        "unix:run2/x.sock",
+        "unix:run/x.sock",
+    ] {
+        fs::remove_file(place.path("run/x.sock")).unwrap();
+        place.app(&["restart", "--address", again]).ok();
+        assert!(ask(&place.path("run/x.sock")).starts_with("HTTP/1.1 200 "));
+    }
+    place.app(&["stop"]).ok();
+    assert!(!place.path("run/x.sock").exists());
+}
+
+#[test]
+fn whoever_leaves_a_path_leaves_the_socket_that_another_has_there_by_now() {
+    for goes in [&["stop"][..], &["restart", "--address", "127.0.0.1:0"]] {
+        let (first, second) = (Place::demo(), Place::demo());
+        let path = first.path("x.sock");
+        let address = format!("unix:{}", path.display());
+        first.app(&["start", "-d", "--address", &address]).ok();
+        fs::remove_file(&path).unwrap();
+        second.app(&["start", "-d", "--address", &address]).ok();
+        first.app(goes).ok();
+        assert!(ask(&path).starts_with("HTTP/1.1 200 "), "{goes:?}");
+        first.app(&["stop"]).ok();
+        assert!(ask(&path).starts_with("HTTP/1.1 200 "), "{goes:?}");
+        second.app(&["stop"]).ok();
+        assert!(!path.exists());
+    }
+}

@@ -51,6 +51,9 @@ fn the_whole_cycle_works_without_devices_and_without_proc_but_for_the_way_back()
                 fact(&json, "generation") == "3" && fact(&json, "restarting") == "false"
             });
             assert_eq!(site.get("/hello").text(), "Hello, World!");
+            let said = run(&mut without(&place, hidden, "prog", &["restart", "--cold"])).ok();
+            let site = Site::of(said.split_once('\n').unwrap().1);
+            assert_eq!(site.get("/hello").text(), "Hello, World!");
         }
         run(&mut without(&place, hidden, "prog", &["stop"])).ok();
         place.wait_empty(2);
@@ -72,4 +75,28 @@ fn a_path_too_long_for_a_socket_needs_proc_and_that_is_said() {
     assert!(done.err.ends_with(end), "{done:?}");
     // With it, it works.
     run(&mut without(&place, &[], "prog", &args)).ok();
+}
+
+/// Who opens a FIFO waits for its other end.
+#[test]
+fn what_stands_in_the_place_of_the_null_device_holds_up_nobody() {
+    if !(is_root() && has("unshare")) {
+        return;
+    }
+    let place = Place::demo();
+    place.put_demo("prog");
+    let script = r#"mount -t tmpfs none /dev; mkfifo /dev/null; exec timeout 20 "$@""#;
+    let app = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-ec", script, "sh"]);
+        command.arg(place.path("prog")).arg("app").args(args);
+        command.current_dir(&place.dir).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        run(command.stdin(std::process::Stdio::null())).ok()
+    };
+    let site = Site::of(&app(&["start", "-d", "--address", "127.0.0.1:0"]));
+    assert_eq!(site.get("/hello").text(), "Hello, World!");
+    for args in [&["restart"][..], &["restart", "--cold"], &["stop"]] {
+        app(args);
+    }
 }

@@ -774,3 +774,28 @@ fn an_impostor_that_talks_without_end_is_not_listened_to_for_ever() {
         "{said}"
     );
 }
+
+/// It would be stopped, and not start again.
+#[test]
+fn what_may_not_be_written_any_more_is_found_before_a_cold_restart_stops_it() {
+    let Some(town) = Town::new() else { return };
+    let user = new_user();
+    town.make_run(user, 0o755);
+    let site = town.start(user);
+    let (run, pid_file) = (town.place.path("run"), town.place.path("run/app.pid"));
+    let refused = |words: &str| {
+        let said = town.app(user, &["restart", "--cold"]).failed(1);
+        assert!(said.contains(words), "{said}");
+        assert_eq!(site.get("/demo/demo").status, 200, "{said}");
+    };
+    let give_mode = |mode| fs::set_permissions(&run, fs::Permissions::from_mode(mode)).unwrap();
+    give_mode(0o555);
+    refused("run/app.sock: Permission denied (os error 13)\n");
+    give_mode(0o755);
+    chown(&pid_file, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&pid_file, fs::Permissions::from_mode(0o644)).unwrap();
+    refused("run/app.pid: Permission denied (os error 13); it belongs to uid 0, this is uid ");
+    chown(&pid_file, Some(user), Some(user)).unwrap();
+    town.app(user, &["restart", "--cold"]).ok();
+    town.app(user, &["stop"]).ok();
+}
