@@ -261,7 +261,9 @@ fn where_the_kernel_cannot_send_files_they_are_read() {
     assert_eq!(wire.get("/hello").text(), "Hello, World!");
     assert!(slow.answer().body == content);
     assert_eq!(slow.answer().text(), "Hello, World!");
-    // One that is cut shorter meanwhile is cut here, too.
+    // One that is cut shorter meanwhile is cut here, too: more of it than the sockets hold.
+    let content = pattern(30_000_000);
+    place.write("f", &content);
     slow.send(get("/file?name=f"));
     slow.wait_begun();
     let file = std::fs::File::options().write(true).open(place.path("f"));
