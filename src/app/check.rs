@@ -31,6 +31,16 @@ pub fn check(service: &Service, settings: &Settings) -> Result<u8> {
     if let Some(text) = listener::is_not_there_yet(&settings.address) {
         print(&format!("{}: {text}\n", service.name))?;
     }
+    let serving = &settings.serving;
+    if let (Some(root), Some(page)) = (&serving.root, &serving.fallback) {
+        if !root.join(page).is_file() {
+            let root = root.display();
+            print(&format!(
+                "{}: app.fallback {page} is not in {root} yet\n",
+                service.name
+            ))?;
+        }
+    }
     if is_heard {
         print(&format!("{}: {HEARD}\n", service.name))?;
     }

@@ -3,6 +3,7 @@
 
 use crate::support::{Place, fact, finish, has, is_alive, signal, wait_until, working_in};
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -128,24 +129,34 @@ fn what_a_start_would_miss_is_no_good_setting() {
     let place = Place::demo();
     for (args, words) in [
         (
-            ["--base-dir", "nowhere"],
+            &["--base-dir", "nowhere", "--address", "127.0.0.1:0"][..],
             "cannot enter the base directory nowhere: ",
         ),
         (
-            ["--address", "unix:nowhere/x.sock"],
+            &["--address", "unix:nowhere/x.sock"],
             "cannot listen on unix:nowhere/x.sock: ",
         ),
         (
-            ["--address", "no-such-host.invalid:80"],
+            &["--address", "no-such-host.invalid:80"],
             "where there is no resolver",
         ),
     ] {
-        let said = place.app(&[&["check"], &args[..]].concat()).failed(1);
+        let said = place.app(&[&["check"], args].concat()).failed(1);
         assert!(said.contains(words) && said.lines().count() == 1, "{said}");
-        let args = [&["start", "-d"], &args[..]].concat();
+        let args = [&["start", "-d"], args].concat();
         let started = place.app(&args).failed(1);
         assert!(started.contains(words), "{started}");
     }
+    // What may come later is said.
+    fs::create_dir(place.path("www")).unwrap();
+    let args = ["check", "--root", "www", "--set", "fallback=app.html"];
+    let said = place.app(&args).ok();
+    assert!(
+        said.ends_with("\ndemo: app.fallback app.html is not in www yet\n"),
+        "{said}"
+    );
+    place.write("www/app.html", "");
+    assert_eq!(place.app(&args).ok().lines().count(), 1);
     // A directory that a start makes need not be there.
     place.app(&["check", "--address", "unix:run/x.sock"]).ok();
     let long = format!("unix:{}", "x".repeat(108));
