@@ -1,13 +1,11 @@
 //! The check of the program on disk that a restart begins with: it hangs, it is a wrapper with children of its own, and
 //! nothing of it is left behind.
 
-use crate::support::{Place, fact, finish, has, is_alive, signal, wait_until, working_in};
+use crate::support::{Place, fact, finish, is_alive, wait_until, working_in};
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// A program that hangs, with a child that hangs too; both write their numbers into files.
 const HANGS: &str =
@@ -87,40 +85,6 @@ fn a_check_that_says_something_else_is_named() {
     );
     assert!(said.contains(&words), "{said}");
     assert_eq!(site.get("/hello").status, 200);
-    place.app(&["stop"]).ok();
-}
-
-/// The standard library panics there.
-#[test]
-fn a_check_that_cannot_be_watched_gives_the_restart_up() {
-    if !has("strace") {
-        return;
-    }
-    let place = Place::demo();
-    let site = place.start_copy(&[]);
-    let trace = place.path("trace");
-    let mut strace = Command::new("strace");
-    strace.args(["-p", &site.pid.to_string(), "-e", "trace=recvfrom,read"]);
-    strace.args(["-e", "inject=recvfrom,read:error=EIO:when=1..9", "-o"]);
-    let mut strace = strace.arg(&trace).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    let words = strace.stderr.take().unwrap();
-    BufReader::new(words).read_line(&mut line).unwrap();
-    assert!(line.contains("attached"), "{line}");
-    signal(site.pid, "HUP");
-    wait_until(20, "it is given up, or a master is lost", || {
-        place.log().contains("restart given up: ") || !is_alive(site.pid)
-    });
-    signal(strace.id(), "TERM");
-    strace.wait().unwrap();
-    assert!(
-        is_alive(site.pid),
-        "{}\n{}",
-        place.log(),
-        place.read("trace")
-    );
-    assert_eq!(site.get("/hello").status, 200);
-    place.app(&["restart"]).ok();
     place.app(&["stop"]).ok();
 }
 

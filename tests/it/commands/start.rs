@@ -5,7 +5,7 @@ use crate::look::{
     sockets,
 };
 use crate::support::{
-    Foreground, Place, Site, has, is_alive, run, signal, wait_until, workers, working_in,
+    Foreground, Place, Site, has, has_it, is_alive, run, signal, wait_until, workers, working_in,
 };
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -162,7 +162,8 @@ fn a_busy_port_is_said_before_detaching() {
         assert_eq!(
             place.app(&args).failed(1),
             format!(
-                "hade: cannot listen on {address}: Address already in use (os error 98); choose another with --address\n"
+                "hade: cannot listen on {address}: Address already in use (os error 98){}; choose another with --address\n",
+                has_it()
             )
         );
         nothing_left(&place);
@@ -177,7 +178,8 @@ fn a_port_busy_on_one_interface_is_busy_for_all() {
     assert_eq!(
         place.app(&["start", "-d", "--address", &address]).failed(1),
         format!(
-            "hade: cannot listen on {address}: Address already in use (os error 98); choose another with --address\n"
+            "hade: cannot listen on {address}: Address already in use (os error 98){}; choose another with --address\n",
+            has_it()
         )
     );
     nothing_left(&place);

@@ -2,8 +2,8 @@
 //! asked for the restart is told which step it was, and the next restart works.
 
 use crate::support::{
-    self, Done, Hammer, Meanwhile, Place, Site, Wire, demo, has, is_alive, is_root, run, signal,
-    wait_until, was_soon, worker, workers, working_in,
+    self, Done, Hammer, Meanwhile, Place, Site, Wire, demo, has, has_it, is_alive, is_root, run,
+    signal, wait_until, was_soon, worker, workers, working_in,
 };
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -277,7 +277,8 @@ fn the_new_address_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let expected = format!(
-        "cannot listen on {taken}: Address already in use (os error 98); choose another with --address"
+        "cannot listen on {taken}: Address already in use (os error 98){}; choose another with --address",
+        has_it()
     );
 
     let why = fails(&place, &site, &["--address", &taken]);

@@ -17,8 +17,8 @@ pub use life::whole_life;
 pub use needs::{has, is_root, skip};
 pub use place::{HADE, Place, demo, fact};
 pub use process::{
-    Done, Foreground, Meanwhile, descriptors, finish, freeze, is_alive, run, settled_descriptors,
-    signal, sleeps, threads, wait_asleep, worker, workers, working_in,
+    Done, Foreground, Meanwhile, descriptors, finish, freeze, has_it, is_alive, run,
+    settled_descriptors, signal, sleeps, threads, wait_asleep, worker, workers, working_in,
 };
 pub use site::Site;
 pub use waiting::{PATIENCE, holds_for, in_time, is_short, pause, wait_until, was_soon};
