@@ -38,31 +38,36 @@ pub fn codings(field: Option<&[u8]>) -> Vec<Coding> {
     let Some(field) = field else {
         return Vec::new();
     };
-    let weight = |name: &str, other: &str| {
-        let find = |name: &str| {
-            let mut found =
-                elements(field).filter(|(token, _)| token.eq_ignore_ascii_case(name.as_bytes()));
-            found.next().map(|(_, weight)| weight)
-        };
-        find(name).or_else(|| find(other))
-    };
-    let any = weight("*", "*");
     // Whoever does not name it takes it rather than nothing.
-    let plain = weight("identity", "identity").unwrap_or(0);
-    let mut admitted: Vec<(u16, Coding)> = Coding::ALL
+    let plain = named(field, "identity").unwrap_or(0);
+    let mut better: Vec<(u16, Coding)> = Coding::ALL
         .into_iter()
-        .filter_map(|coding| {
-            let other = if coding == Coding::Gzip {
-                "x-gzip"
-            } else {
-                coding.token()
-            };
-            let weight = weight(coding.token(), other).or(any).unwrap_or(0);
-            (weight > 0 && weight >= plain).then_some((weight, coding))
-        })
+        .map(|coding| (weight(field, coding), coding))
+        .filter(|(weight, _)| *weight > 0 && *weight >= plain)
         .collect();
-    admitted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
-    admitted.into_iter().map(|(_, coding)| coding).collect()
+    better.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    better.into_iter().map(|(_, coding)| coding).collect()
+}
+
+/// Whether a client takes this coding where there is nothing else: weights rank what is there, and none but 0 refuses
+/// (§12.5.3). Without the field it does not, as above.
+pub fn admits(field: Option<&[u8]>, coding: Coding) -> bool {
+    field.is_some_and(|field| weight(field, coding) > 0)
+}
+
+/// The weight of a coding, by its own name or by `*`.
+fn weight(field: &[u8], coding: Coding) -> u16 {
+    let old = (coding == Coding::Gzip).then_some("x-gzip");
+    let names = [Some(coding.token()), old, Some("*")];
+    let mut weights = names.into_iter().flatten().map(|name| named(field, name));
+    weights.find_map(|weight| weight).unwrap_or(0)
+}
+
+/// The weight behind a name.
+fn named(field: &[u8], name: &str) -> Option<u16> {
+    let mut found =
+        elements(field).filter(|(token, _)| token.eq_ignore_ascii_case(name.as_bytes()));
+    found.next().map(|(_, weight)| weight)
 }
 
 /// Whether a client would take a page of HTML: without the field it would (§12.5.1), otherwise the most exact range
@@ -155,6 +160,25 @@ mod tests {
             assert_eq!(found.join(" "), expected, "{field}");
         }
         assert!(codings(None).is_empty());
+    }
+
+    #[test]
+    fn any_weight_but_none_admits_what_is_alone() {
+        for (field, expected) in [
+            ("gzip", true),
+            ("gzip;q=0.5, identity", true),
+            ("*;q=0.5, identity;q=1", true),
+            ("x-gzip;q=0.001, identity", true),
+            ("gzip;q=0, *", false),
+            ("identity", false),
+            ("br", false),
+            ("*;q=0", false),
+            ("", false),
+        ] {
+            let found = admits(Some(field.as_bytes()), Coding::Gzip);
+            assert_eq!(found, expected, "{field}");
+        }
+        assert!(!admits(None, Coding::Gzip));
     }
 
     #[test]

@@ -426,7 +426,8 @@ impl Draft<'_> {
 
 impl Chosen {
     fn is_admitted(&self, draft: &Draft<'_>) -> bool {
-        !self.is_alone || draft.codings().contains(&Coding::Gzip)
+        let accepted = || draft.field("Accept-Encoding");
+        !self.is_alone || accept::admits(accepted().as_deref(), Coding::Gzip)
     }
 
     /// So many bytes of it, from this place on.

@@ -330,10 +330,10 @@ fn the_page_for_what_is_not_there() {
     assert_eq!(answer.header("Content-Encoding"), Some("gzip"));
     assert_eq!(answer.header("Vary"), Some("Accept-Encoding"));
     fs::remove_file(place.path("www/404.html")).unwrap();
-    assert_eq!(
-        site.ask("GET", "/none", &["Accept-Encoding: gzip"]).text(),
-        "packed"
-    );
+    for accepted in ["gzip", "gzip;q=0.5, identity"] {
+        let field = format!("Accept-Encoding: {accepted}");
+        assert_eq!(site.ask("GET", "/none", &[&field]).text(), "packed");
+    }
     assert_eq!(site.get("/none").text(), "404 Not Found: no such page\n");
 }
 
@@ -372,6 +372,31 @@ fn what_is_packed_beside_a_file_goes_to_those_who_take_it() {
         ("/a.js", "identity, gzip;q=0", 200, "original", None, true),
         ("/a.png", "gzip", 200, "original", None, false),
         ("/alone.css", "gzip", 200, "gzip", Some("gzip"), true),
+        // Weights rank what is there, which is this alone.
+        (
+            "/alone.css",
+            "gzip;q=0.5, identity",
+            200,
+            "gzip",
+            Some("gzip"),
+            true,
+        ),
+        (
+            "/alone.css",
+            "*;q=0.5, identity;q=1",
+            200,
+            "gzip",
+            Some("gzip"),
+            true,
+        ),
+        (
+            "/a.js",
+            "*;q=0.5, identity;q=1",
+            200,
+            "original",
+            None,
+            true,
+        ),
         ("/d/", "gzip", 200, "index", Some("gzip"), true),
         ("/a.js.gz", "gzip", 200, "gzip", None, false),
         ("/odd.css", "gzip", 200, "original", None, true),
