@@ -13,7 +13,7 @@ pub struct Serving {
     pub fallback: Option<String>,
     /// What the paths of files begin with that never change.
     pub immutable: Vec<String>,
-    /// More fields for every answer, by name; no name is there twice.
+    /// More fields for every answer, `Cache-Control` for pages alone, by name; no name is there twice.
     pub headers: Vec<(String, String)>,
     /// Types by extension, in lower case, before those that are built in.
     pub types: Vec<(String, String)>,

@@ -599,7 +599,7 @@ impl Settings {
                 rule.expected()
             );
         }
-        text += "  app.header.NAME     one more field for all that app.root answers; not in the environment\n";
+        text += "  app.header.NAME     one more field for all that app.root answers, Cache-Control for 200, 206 and 304 alone; not in the environment\n";
         text += "  app.type.EXT        the type of files that end in .EXT, as text/plain; not in the environment\n";
         for Key {
             name,

@@ -391,10 +391,13 @@ impl Files {
         }
     }
 
-    /// What every answer has, whatever it is.
+    /// What every answer has, whatever it is. How long a page may be kept says nothing of an outage, which a cache would
+    /// keep as long (RFC 9111 §3).
     fn finish(&self, draft: &Draft<'_>, response: Response) -> Response {
         let is_cache = |name: &str| name.eq_ignore_ascii_case("Cache-Control");
-        let own = self.how.headers.iter().find(|(name, _)| is_cache(name));
+        let is_page = matches!(response.status(), 200 | 206 | 304);
+        let mut headers = self.how.headers.iter();
+        let own = headers.find(|(name, _)| is_page && is_cache(name));
         let default = own.map_or(REVALIDATE.to_owned(), |(_, value)| value.clone());
         let cache = draft.cache.map_or(default, str::to_owned);
         let mut response = response

@@ -273,11 +273,7 @@ fn what_is_unknown_may_be_a_page_of_the_application() {
     ] {
         let answer = site.ask("GET", target, &[accept]);
         assert_eq!(answer.status, 404, "{target} {accept}");
-        assert_eq!(
-            answer.header("Cache-Control"),
-            Some("max-age=60"),
-            "{target}"
-        );
+        assert_eq!(answer.header("Cache-Control"), Some("no-cache"), "{target}");
     }
     assert_eq!(site.ask("POST", "/users", &[html]).status, 405);
     // Without its file it is as if it was not set.
@@ -522,14 +518,43 @@ fn fields_and_types_of_ones_own() {
     place
         .app(&["restart", "--set", "header.cache-control=max-age=5"])
         .ok();
-    assert_eq!(cache(&site.get("/a.dat")), "max-age=5");
-    assert_eq!(cache(&site.get("/none")), "max-age=5");
     assert!(cache(&site.get("/_app/x")).contains("immutable"));
-    // What is wrong with a request is not true for a year.
-    let wrong = site.ask("GET", "/_app/x", &["Range: bytes=5-"]);
-    assert_eq!((wrong.status, cache(&wrong).as_str()), (416, "max-age=5"));
-    let wrong = site.ask("GET", "/_app/x", &["If-Match: \"y\""]);
-    assert_eq!((wrong.status, cache(&wrong).as_str()), (412, "max-age=5"));
+    for (status, fields) in [
+        (200, &[][..]),
+        (206, &["Range: bytes=0-0"]),
+        (304, &["If-None-Match: *"]),
+    ] {
+        let answer = site.ask("GET", "/a.dat", fields);
+        assert_eq!(
+            (answer.status, cache(&answer).as_str()),
+            (status, "max-age=5")
+        );
+    }
+    // What is wrong now is not to be kept as long as a page, nor for a year. The other fields are the same.
+    place.write("www/404.html", "lost");
+    place.write("www/alone.css.gz", "packed");
+    let away = |site: &Site| {
+        fs::rename(place.path("www"), place.path("away")).unwrap();
+        let answer = site.get("/a.dat");
+        fs::rename(place.path("away"), place.path("www")).unwrap();
+        answer
+    };
+    for (status, answer) in [
+        (301, site.get("/assets")),
+        (400, site.get("/%zz")),
+        (404, site.get("/none")),
+        (405, site.ask("PUT", "/a.dat", &[])),
+        (406, site.get("/alone.css")),
+        (412, site.ask("GET", "/_app/x", &["If-Match: \"y\""])),
+        (416, site.ask("GET", "/_app/x", &["Range: bytes=5-"])),
+        (503, away(&site)),
+    ] {
+        assert_eq!(
+            (answer.status, cache(&answer).as_str()),
+            (status, "no-cache")
+        );
+        assert_eq!(answer.header("X-One"), Some("2"), "{status}");
+    }
 }
 
 #[test]
