@@ -1,4 +1,4 @@
-//! Who gets the numbers of the service, and who is told that there is no such page: everybody whom `app.status_allow`
+//! Who gets the numbers of the service, and for whom their paths are like any other: everybody whom `app.status_allow`
 //! does not name and who is not on this machine, and everybody of whom that is not certain. A proxy on the same machine
 //! makes all the world come from there.
 #![forbid(unsafe_code)]
@@ -8,7 +8,7 @@ use super::checked::Checked;
 use super::client::Client;
 use super::metrics;
 use super::overview;
-use super::response::{Response, not_allowed, refusal};
+use super::response::{Response, not_allowed};
 use super::routes::Routes;
 use crate::ledger::Page;
 use std::net::Ipv4Addr;
@@ -24,12 +24,11 @@ pub(super) enum Asked {
     Status,
     /// By a method that the page does not have.
     Wrongly,
-    /// Nothing that could be told from a page that is not there.
-    InVain,
 }
 
 impl Asked {
-    /// `None` where it is something else that is asked for, or a page of the program's own.
+    /// `None` where it is something else that is asked for, or a page of the program's own, or somebody asks who may not
+    /// see them: what the program and the files have there, or do not have, is the answer that tells nothing.
     pub fn of(
         bounds: &Bounds,
         routes: &Routes,
@@ -50,8 +49,7 @@ impl Asked {
             let is_near = client.is_loopback() && !checked.host().is_some_and(is_foreign);
             is_near || bounds.allowed.trusts(Some(client))
         });
-        Some(match checked.method() {
-            _ if !may => Asked::InVain,
+        may.then_some(match checked.method() {
             "GET" | "HEAD" => found,
             _ => Asked::Wrongly,
         })
@@ -62,7 +60,6 @@ impl Asked {
             Asked::Metrics => metrics::answer(page),
             Asked::Status => overview::answer(page),
             Asked::Wrongly => not_allowed("GET, HEAD"),
-            Asked::InVain => refusal(404, "no such page"),
         }
     }
 }
@@ -157,26 +154,21 @@ mod tests {
                 "GET /status",
                 Some(Asked::Status),
             ),
-            (&[("status", "on")], far, "GET /status", Some(Asked::InVain)),
+            (&[("status", "on")], far, "GET /status", None),
             (&[("status", "on")], near, get, None),
-            (&[on], far, get, Some(Asked::InVain)),
-            (
-                &[on],
-                near,
-                "GET /metrics of evil.example",
-                Some(Asked::InVain),
-            ),
+            (&[on], far, get, None),
+            (&[on], near, "GET /metrics of evil.example", None),
             (
                 &allow("127.0.0.1"),
                 near,
                 "GET /metrics of box.example",
                 Some(Asked::Metrics),
             ),
-            (&[on], far, "POST /metrics", Some(Asked::InVain)),
-            (&[on], "unix", get, Some(Asked::InVain)),
+            (&[on], far, "POST /metrics", None),
+            (&[on], "unix", get, None),
             (&allow("192.0.2.0/24"), far, get, Some(Asked::Metrics)),
             (&allow("192.0.2.0/24"), near, get, Some(Asked::Metrics)),
-            (&allow("192.0.2.8"), far, get, Some(Asked::InVain)),
+            (&allow("192.0.2.8"), far, get, None),
         ] {
             assert_eq!(asked(set, peer, head), expected, "{set:?} {peer} {head}");
         }

@@ -395,7 +395,8 @@ impl Routes {
 
     /// The answer to a whole request that the gate may give by itself, for no code of the program's has a say in it and
     /// nothing about it can wait; or why a handler's thread is to give it. The one place that decides that of pages and
-    /// files; hade's own pages, the health and the numbers, are decided on before, and no hook covers them.
+    /// files; hade's own pages, the health and, for those who may see them, the numbers, are decided on before, and no hook
+    /// covers them.
     pub fn at_once(&self, request: &Checked) -> Result<Ready, Needs> {
         if self.has_hooks(request.path()) {
             return Err(Needs::Handler);

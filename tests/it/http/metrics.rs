@@ -166,7 +166,7 @@ fn who_may_come_from_elsewhere_learns_nothing() {
     let place = Place::new();
     place.write("public/metrics", "a file");
     let root = ["--root", "public"];
-    // A file has its name only while they are off.
+    // While they are off a file has its name for everybody.
     let site = place.start(&root);
     assert_eq!(site.get("/metrics").text(), "a file");
     place.app(&["stop"]).ok();
@@ -175,27 +175,67 @@ fn who_may_come_from_elsewhere_learns_nothing() {
     let own = [&root[..], &ON].concat();
     let (behind, open) = ([&own[..], &trusted].concat(), [&own[..], &allowed].concat());
     let both = [&behind[..], &allowed].concat();
-    for (set, fields, expected) in [
-        (&own, "", 200),
-        (&own, "X-Forwarded-For: 127.0.0.1\r\n", 404),
-        (&own, "forwarded: for=127.0.0.1\r\n", 404),
-        (&own, "Via: 1.1 a\r\n", 404),
-        (&open, "X-Forwarded-For: 203.0.113.5\r\n", 404),
-        (&behind, "", 200),
-        (&behind, "X-Forwarded-For: 203.0.113.5\r\n", 404),
-        (&behind, "X-Forwarded-For: 127.0.0.1\r\n", 200),
-        (&behind, "X-Forwarded-For: unknown\r\n", 404),
-        (&behind, "Via: 1.1 a\r\n", 404),
-        (&both, "Via: 1.1 a\r\nX-Forwarded-For: 203.0.113.5\r\n", 200),
-        (&both, "X-Forwarded-For: 203.0.112.5\r\n", 404),
+    // Who may not see them is at a path like any other, which has a file here.
+    for (set, fields, sees) in [
+        (&own, "", true),
+        (&own, "X-Forwarded-For: 127.0.0.1\r\n", false),
+        (&own, "forwarded: for=127.0.0.1\r\n", false),
+        (&own, "Via: 1.1 a\r\n", false),
+        (&open, "X-Forwarded-For: 203.0.113.5\r\n", false),
+        (&behind, "", true),
+        (&behind, "X-Forwarded-For: 203.0.113.5\r\n", false),
+        (&behind, "X-Forwarded-For: 127.0.0.1\r\n", true),
+        (&behind, "X-Forwarded-For: unknown\r\n", false),
+        (&behind, "Via: 1.1 a\r\n", false),
+        (
+            &both,
+            "Via: 1.1 a\r\nX-Forwarded-For: 203.0.113.5\r\n",
+            true,
+        ),
+        (&both, "X-Forwarded-For: 203.0.112.5\r\n", false),
     ] {
         let site = place.start(set);
         let mut wire = site.connect();
         for _ in 0..2 {
             wire.send(asking(fields));
             let answer = wire.answer();
-            assert_eq!(answer.status, expected, "{set:?} {fields}");
-            assert_ne!(answer.text(), "a file");
+            assert_eq!(answer.status, 200, "{set:?} {fields}");
+            assert_eq!(answer.text() != "a file", sees, "{set:?} {fields}");
+        }
+        place.app(&["stop"]).ok();
+    }
+}
+
+/// Whoever may not see the numbers cannot tell that there are any, by no method and no setting.
+#[test]
+fn to_strangers_their_paths_are_like_any_other() {
+    let place = Place::new();
+    place.write("public/index.html", "the application");
+    let set = ["--set", "status=true", "--set", "header.X-One=1"];
+    let set = [&["--root", "public"], &ON[..], &set].concat();
+    let with_page = [&set[..], &["--set", "fallback=index.html"]].concat();
+    for (set, has_page) in [(&set, false), (&set, true), (&with_page, false)] {
+        if has_page {
+            place.write("public/404.html", "lost");
+        }
+        let site = place.start(set);
+        assert!(scrape(&site).contains("hade_requests_total"));
+        for method in ["GET", "HEAD", "POST", "OPTIONS", "BREW"] {
+            for accept in ["*/*", "application/json"] {
+                let told = |path: &str| {
+                    let mut wire = site.connect();
+                    wire.send(format!(
+                        "{method} {path} HTTP/1.1\r\nHost: t\r\nVia: 1.1 a\r\nAccept: {accept}\r\n\r\n"
+                    ));
+                    let answer = wire.read_answer(method != "HEAD").unwrap();
+                    let date = answer.header("Date").unwrap().to_owned();
+                    (answer.head.replace(&date, ""), answer.text())
+                };
+                let other = told("/nowhere");
+                for path in ["/metrics", "/status", "/%6detrics"] {
+                    assert_eq!(told(path), other, "{method} {path} {accept} {set:?}");
+                }
+            }
         }
         place.app(&["stop"]).ok();
     }
