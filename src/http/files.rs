@@ -50,6 +50,8 @@ struct Draft<'a> {
     cache: Option<&'static str>,
     /// It depends on `Accept-Encoding`.
     varies: bool,
+    /// It depends on `Accept`.
+    varies_by_type: bool,
 }
 
 /// A file, and how it is to be sent.
@@ -90,6 +92,7 @@ impl Files {
             request,
             cache: None,
             varies: false,
+            varies_by_type: false,
         };
         let response = match self.find(&mut draft, patience) {
             Ok(response) => response,
@@ -234,8 +237,9 @@ impl Files {
         let Some(fallback) = &self.how.fallback else {
             return self.not_found(draft, root);
         };
-        let is_page = !target.name().contains(&b'.');
-        if !is_page || !accept::admits_html(draft.field("Accept").as_deref()) {
+        // From here on the answer is for those who accept what this one does, whichever it is (RFC 9110 §12.5.5).
+        draft.varies_by_type = !target.name().contains(&b'.');
+        if !draft.varies_by_type || !accept::admits_html(draft.field("Accept").as_deref()) {
             return self.not_found(draft, root);
         }
         match self.choose(draft, root, fallback.as_bytes()) {
@@ -403,8 +407,14 @@ impl Files {
         let mut response = response
             .with_header("Cache-Control", cache)
             .with_header("X-Content-Type-Options", "nosniff");
-        if draft.varies {
-            response = response.with_header("Vary", "Accept-Encoding");
+        let varies = match (draft.varies_by_type, draft.varies) {
+            (true, true) => Some("Accept, Accept-Encoding"),
+            (true, false) => Some("Accept"),
+            (false, true) => Some("Accept-Encoding"),
+            (false, false) => None,
+        };
+        if let Some(fields) = varies {
+            response = response.with_header("Vary", fields);
         }
         let others = self.how.headers.iter().filter(|(name, _)| !is_cache(name));
         others.fold(response, |response, (name, value)| {

@@ -253,29 +253,38 @@ fn what_is_unknown_may_be_a_page_of_the_application() {
                 (200, "<title>app</title>")
             );
             assert_eq!(answer.header("Cache-Control"), Some("no-cache"), "{target}");
+            assert_eq!(answer.header("Vary"), Some("Accept, Accept-Encoding"));
             assert!(answer.header("ETag").is_some());
         }
     }
     let unchanged = site.ask("GET", "/users", &[&format!("If-Modified-Since: {DATE}")]);
     assert_eq!(unchanged.status, 304);
     assert_eq!(unchanged.header("Cache-Control"), Some("no-cache"));
-    for (target, accept) in [
-        ("/app.js", html),
-        ("/users/a.b", html),
-        ("/users", "Accept: application/json"),
-        ("/users", "Accept: */*, text/html;q=0"),
+    assert_eq!(unchanged.header("Vary"), Some("Accept, Accept-Encoding"));
+    for (target, accept, vary) in [
+        ("/app.js", html, None),
+        ("/users/a.b", html, None),
+        // A cache is not to give this to a browser, nor the other way round.
+        ("/users", "Accept: application/json", Some("Accept")),
+        ("/users", "Accept: */*, text/html;q=0", Some("Accept")),
         // These are not unknown, they are not to be had.
-        ("/.git", html),
-        ("/../users", html),
-        ("//users", html),
-        ("/out", html),
-        ("/index.html/", html),
+        ("/.git", html, None),
+        ("/../users", html, None),
+        ("//users", html, None),
+        ("/out", html, None),
+        ("/index.html/", html, None),
     ] {
         let answer = site.ask("GET", target, &[accept]);
         assert_eq!(answer.status, 404, "{target} {accept}");
         assert_eq!(answer.header("Cache-Control"), Some("no-cache"), "{target}");
+        assert_eq!(answer.header("Vary"), vary, "{target} {accept}");
     }
     assert_eq!(site.ask("POST", "/users", &[html]).status, 405);
+    assert_eq!(site.get("/d/x.txt").header("Vary"), Some("Accept-Encoding"));
+    place.write("www/404.html", "lost");
+    let lost = site.ask("GET", "/users", &["Accept: application/json"]);
+    assert_eq!((lost.status, lost.text().as_str()), (404, "lost"));
+    assert_eq!(lost.header("Vary"), Some("Accept, Accept-Encoding"));
     // Without its file it is as if it was not set.
     fs::remove_file(place.path("www/index.html")).unwrap();
     assert_eq!(site.ask("GET", "/users", &[html]).status, 404);
