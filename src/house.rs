@@ -19,8 +19,8 @@
 //!   `failure` what went wrong, `feed` and `events` what comes when it comes; `routes` finds handlers by `pattern`, and
 //!   asks the hooks around them;
 //!   `numbers` says who may see `metrics` and the `overview`;
-//!   `files` answers from a directory, where `resolve` opens what `target` allows, `conditions`, `accept` and `date`
-//!   read the fields, `types` names the type, and `listing` shows what is there.
+//!   `files` answers from a directory, where `resolve` opens what `target` allows and is not hade's `own`, `conditions`,
+//!   `accept` and `date` read the fields, `types` names the type, and `listing` shows what is there.
 //! - `service` is what a master and its workers know of an application.
 //! - `listener`, `pidfile`, `ledger`, `readiness`, `notify`, `daemon`, `signals`: one mechanism of Unix each.
 //! - `settings`, `serving`, `access` (of the log: `http` has its lines), `conf`, `spelling`, `address`, `place`, `proxies`,

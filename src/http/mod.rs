@@ -91,6 +91,7 @@ mod numbers;
 pub(crate) mod orders;
 pub(crate) mod output;
 mod overview;
+mod own;
 pub(crate) mod pattern;
 mod permits;
 mod receive;

@@ -208,6 +208,7 @@ fn imports_go_down() {
         "request",
         "response",
         "events",
+        "own",
         "resolve",
         "listing",
         "files",
