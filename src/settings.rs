@@ -17,7 +17,6 @@ use crate::address::Address;
 use crate::conf;
 use crate::error::{Error, Result};
 use crate::level::Level;
-use crate::logfile::old_name;
 use crate::place::{Place, is_among};
 use crate::proxies::{self, Proxies};
 use crate::serving::{Serving, full_name};
@@ -144,6 +143,15 @@ impl Overrides {
             .flat_map(|(flag, value)| [flag.to_owned(), value])
             .collect()
     }
+}
+
+/// hade's own files, which nobody gets to see.
+pub struct OwnFiles {
+    /// Those whose paths are known.
+    pub paths: Vec<PathBuf>,
+    /// Directories that have more of them: all files, or what a log of this name has become, `app.log.2` or
+    /// `app.log-20261126.gz`.
+    pub directories: Vec<(PathBuf, Option<OsString>)>,
 }
 
 /// Every setting, final.
@@ -565,21 +573,29 @@ impl Settings {
         find(name).is_some() || full_name(name).is_some()
     }
 
-    /// hade's own files, which it never serves: the settings, and all that it makes. Its sockets are no files that
-    /// anybody could be sent.
-    pub fn own_files(&self) -> Vec<PathBuf> {
+    /// hade's own files, which it never serves: the settings, all that it makes, and what has become of it by the hand of
+    /// others, who turn logs and pack them. Its sockets are no files that anybody could be sent.
+    pub fn own_files(&self) -> OwnFiles {
         let place = &self.place;
-        let mut files = vec![
+        let logs = [Some(&place.log_file), self.access_log.file()];
+        let logs: Vec<&PathBuf> = logs.into_iter().flatten().collect();
+        let mut paths = vec![
             place.config.clone(),
             place.pid_file.clone(),
             place.lock_file(),
-            place.log_file.clone(),
-            old_name(&place.log_file),
         ];
-        let access_log = self.access_log.file();
-        files.extend(access_log.map(|path| old_name(path)));
-        files.extend(access_log.cloned());
-        files
+        paths.extend(logs.iter().map(|log| log.to_path_buf()));
+        let parent = |path: &PathBuf| path.parent().map(Path::to_owned);
+        let mut directories: Vec<_> = [&place.pid_file, &place.socket]
+            .into_iter()
+            .filter_map(|path| Some((parent(path)?, None)))
+            .collect();
+        directories.dedup();
+        directories.extend(logs.into_iter().filter_map(|log| {
+            let name = log.file_name()?.to_owned();
+            Some((parent(log)?, Some(name)))
+        }));
+        OwnFiles { paths, directories }
     }
 
     /// A line for every key, for people.

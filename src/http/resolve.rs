@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::own::Own;
+use crate::settings::OwnFiles;
 use crate::sys::file::{self, Cause, Kind, Patience, Purpose, Volume};
 use std::fs::File;
 use std::io;
@@ -82,10 +83,10 @@ pub(crate) struct Root<'a> {
 }
 
 impl Directory {
-    pub fn new(path: PathBuf, own: Vec<PathBuf>) -> Directory {
+    pub fn new(path: PathBuf, own: OwnFiles) -> Directory {
         Directory {
+            own: Own::new(own, path.clone()),
             path,
-            own: Own::new(own),
             volume: RwLock::default(),
         }
     }

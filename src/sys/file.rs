@@ -29,8 +29,10 @@ const PATH_MAX: usize = 4096;
 /// need not ask again, is the shorter way.
 const AGAIN: usize = 8;
 
-/// `statx(2)`: ask nobody else; the number of the inode; and that of the mount which no other ever has, since Linux 6.8.
+/// `statx(2)`: ask nobody else; the time of the last change; the number of the inode; and that of the mount which no other
+/// ever has, since Linux 6.8.
 const AT_STATX_DONT_SYNC: i32 = 0x4000;
+const STATX_CTIME: libc::c_uint = 0x80;
 const STATX_INO: libc::c_uint = 0x100;
 const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
 
@@ -143,8 +145,18 @@ pub fn open_beneath(
     walk(root, path, purpose, || {}).map(File::from)
 }
 
-/// Device and inode of what a path leads to.
-pub fn identity(path: &Path, patience: Patience) -> io::Result<(u64, u64)> {
+/// Who a file is, and since when it is as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Device and inode.
+    pub number: (u64, u64),
+    /// When it last changed, in any way: seconds since 1970, and the nanoseconds above them. A directory does when a name
+    /// in it comes, goes or becomes another file's.
+    pub changed: (i64, i64),
+}
+
+/// Who is at the end of a path.
+pub fn identity(path: &Path, patience: Patience) -> io::Result<Identity> {
     let found = match patience {
         Patience::Wait => std::fs::metadata(path)?,
         Patience::Cached => {
@@ -153,10 +165,16 @@ pub fn identity(path: &Path, patience: Patience) -> io::Result<(u64, u64)> {
             let opened = openat2_at_hand(libc::AT_FDCWD, &path, flags, CACHED)?;
             let found = known(opened.as_fd())?;
             let device = libc::makedev(found.stx_dev_major, found.stx_dev_minor);
-            return Ok((device, found.stx_ino));
+            return Ok(Identity {
+                number: (device, found.stx_ino),
+                changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec.into()),
+            });
         }
     };
-    Ok((found.dev(), found.ino()))
+    Ok(Identity {
+        number: (found.dev(), found.ino()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
 }
 
 /// What the kernel has of an open file, without a question to a file server: `statx(2)`.
@@ -165,7 +183,7 @@ fn known(fd: BorrowedFd<'_>) -> io::Result<libc::statx> {
     let mut found: libc::statx = unsafe { zeroed() };
     let (number, path, out) = (fd.as_raw_fd(), c"".as_ptr(), &raw mut found);
     let flags = AT_STATX_DONT_SYNC | libc::AT_EMPTY_PATH;
-    let wanted = STATX_INO | STATX_MNT_ID_UNIQUE;
+    let wanted = STATX_INO | STATX_CTIME | STATX_MNT_ID_UNIQUE;
     // SAFETY: the path is NUL-terminated, `out` points to a statx; both live through the call, which writes to that alone.
     check(unsafe { libc::syscall(libc::SYS_statx, number, path, flags, wanted, out) })?;
     Ok(found)

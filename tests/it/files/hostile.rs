@@ -219,11 +219,33 @@ fn hostile_requests_get_nothing_but_their_status() {
 fn hades_own_files_are_nobodys_business() {
     let place = Place::new();
     place.write("etc/app.conf", "# outside\napp.root = .\n");
-    for name in ["www/file.txt", "other/readme.txt", "other/app.conf"] {
+    for name in [
+        "www/file.txt",
+        "other/readme.txt",
+        "other/app.conf",
+        "logs/site.log_format.txt",
+        "logs/my-site.log.txt",
+        "logs/readme.txt",
+    ] {
         place.write(name, "inside");
     }
-    place.write("run/app.log", "outside\n");
-    place.write("run/app.log.1", "outside\n");
+    for name in [
+        "run/app.log",
+        "run/app.log.1",
+        "run/app.log.2",
+        "run/app.log-20261126",
+        "run/app.log-20261126.gz",
+        // Of an access log that was another one once.
+        "run/access.log",
+        "run/access.log.2",
+        "run/access.log.2.gz",
+        "run/notes.txt",
+        "logs/site.log.3.gz",
+        "logs/site.log-old",
+    ] {
+        place.write(name, "outside\n");
+    }
+    place.link("../www/file.txt", "run/link-to-a-page");
     for (name, target) in [
         ("link-to-the-log", "../run/app.log"),
         ("link-to-the-settings", "../etc/app.conf"),
@@ -231,6 +253,9 @@ fn hades_own_files_are_nobodys_business() {
         ("link-to-etc", "../etc"),
         // Not for those who take it packed, either.
         ("log.css.gz", "../run/app.log"),
+        ("link-to-an-old-log", "../run/app.log.2"),
+        ("old-log.css.gz", "../logs/site.log.3.gz"),
+        ("link-to-a-page", "../run/link-to-a-page"),
     ] {
         place.link(target, &format!("other/{name}"));
     }
@@ -238,7 +263,8 @@ fn hades_own_files_are_nobodys_business() {
         fs::hard_link(place.path(of), place.path(&format!("other/{name}"))).unwrap();
     };
     second("second-name-of-the-settings", "etc/app.conf");
-    let site = place.start(&[]);
+    second("second-name-of-an-old-log", "logs/site.log-old");
+    let site = place.start(&["--set", "access_log=logs/site.log"]);
     // It would not have started with such a log.
     second("second-name-of-the-log", "run/app.log");
     ask_all(&site, ".");
@@ -256,7 +282,69 @@ fn hades_own_files_are_nobodys_business() {
     ] {
         assert_eq!(site.get(target).status, 404, "{target}");
     }
+    // So is what a log becomes meanwhile, from the first moment on.
+    fs::rename(
+        place.path("run/app.log.1"),
+        place.path("run/app.log-20261127"),
+    )
+    .unwrap();
+    fs::rename(
+        place.path("logs/site.log.3.gz"),
+        place.path("logs/site.log.4.gz"),
+    )
+    .unwrap();
+    for target in [
+        "/run/app.log-20261127",
+        "/logs/site.log.4.gz",
+        "/other/second-name-of-the-log",
+    ] {
+        assert_eq!(site.get(target).status, 404, "{target}");
+    }
     no_fault_in_the_log(&place);
+}
+
+/// Where the directory of hade's files is the one that is served, only they are its own.
+#[test]
+fn the_root_may_hold_hades_own_files_beside_pages() {
+    let place = Place::new();
+    for name in ["index.html", "app.html", "app.logo.txt"] {
+        place.write(name, "inside");
+    }
+    place.write("app.log.7", "outside");
+    place.link(".", "root");
+    for root in [".", "root"] {
+        let site = place.start(&[
+            "--root",
+            root,
+            "--set",
+            "pid_file=app.pid",
+            "--set",
+            "socket=app.sock",
+            "--set",
+            "log_file=app.log",
+        ]);
+        for target in ["/", "/app.html", "/app.logo.txt"] {
+            assert_eq!(site.get(target).text(), "inside", "{root} {target}");
+        }
+        for target in [
+            "/app.pid",
+            "/app.lock",
+            "/app.log",
+            "/app.log.7",
+            "/app.sock",
+        ] {
+            assert_eq!(site.get(target).status, 404, "{root} {target}");
+        }
+        place
+            .app(&[
+                "stop",
+                "--set",
+                "pid_file=app.pid",
+                "--set",
+                "socket=app.sock",
+            ])
+            .ok();
+    }
 }
 
 /// Any name that a file system can hold can be asked for, and nothing else answers for it.
