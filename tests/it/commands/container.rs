@@ -1,7 +1,9 @@
 //! The image of `make image` on a real Docker Engine, locked in as tightly as that can.
 
 use crate::load::Load;
-use crate::support::{Done, Place, Wire, is_alive, run, wait_until};
+use crate::support::{Done, Place, Wire, get, is_alive, run, wait_until};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -219,6 +221,13 @@ fn a_container_becomes_healthy_restarts_under_load_and_stops_in_good_order() {
     let mut stop = container.stop();
     wait_until(10, "it is told to stop", || {
         container.logs().out.contains("signal TERM: leaving")
+    });
+    // The engine takes connections for it all the same, and ends them.
+    wait_until(10, "its worker takes nobody new", || {
+        let mut wire = TcpStream::connect(&address).unwrap();
+        let asked = wire.write_all(get("/demo/demo").as_bytes());
+        let answered = asked.and_then(|()| wire.read(&mut [0; 100]));
+        answered.map_or(true, |count| count == 0)
     });
     assert!(
         stop.try_wait().unwrap().is_none(),

@@ -184,8 +184,7 @@ fn connections_that_wait_for_a_free_place_are_served_before_it_leaves() {
         wire.send(get("/hello"));
     }
     holds_for(50, "they wait", || waiting.iter_mut().all(Wire::is_quiet));
-    let stop = place.begin(&["stop"]);
-    place.wait_for_log("signal TERM: leaving");
+    let stop = begin_stop(&place, &site);
     place.release("0");
     place.release("1");
     for wire in &mut busy {
