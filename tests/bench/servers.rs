@@ -185,6 +185,8 @@ pub struct Site<'a> {
     server: &'a Server,
     dir: PathBuf,
     pub address: SocketAddr,
+    /// What it is asked for.
+    pub path: &'static str,
     master: u32,
     /// More words for hade's start command.
     settings: Vec<String>,
@@ -216,6 +218,7 @@ impl<'a> Site<'a> {
             server,
             dir,
             address: free_address()?,
+            path: server.path(),
             master: 0,
             settings: settings.iter().map(ToString::to_string).collect(),
             is_for_many,
@@ -227,7 +230,7 @@ impl<'a> Site<'a> {
 
     /// From the start command's spawn to its end and to the first answer.
     pub fn start(&mut self) -> Result<Times, String> {
-        let (address, path) = (self.address, self.server.path());
+        let (address, path) = (self.address, self.path);
         let output = self.dir.join("start.out");
         let times = watch::run_until(self.start_command(), &output, || {
             watch::answers(address, path)

@@ -285,14 +285,15 @@ fn measure(contender: &Contender, load: &Load, root: &Path) -> Result<Seen, Stri
                 // It answers before all of its workers are there.
                 watch::wait_until(|| site.family().len() > cores());
             }
-            let seen = load.put_on(site.address, server.path(), &site.family())?;
+            let seen = load.put_on(site.address, site.path, &site.family())?;
             site.stop()?;
             Ok(seen)
         }
         Contender::File(server) => {
             let mut site = Site::for_many(server, root, &["root=www"])?;
+            site.path = "/hello.txt";
             site.start()?;
-            let seen = load.put_on(site.address, "/hello.txt", &site.family())?;
+            let seen = load.put_on(site.address, site.path, &site.family())?;
             site.stop()?;
             Ok(seen)
         }
