@@ -312,7 +312,7 @@ impl<'a> Site<'a> {
                 watch::wait_every(PAUSE, || boots() > before)
             }
         };
-        let serves = watch::answers(self.address, self.server.path());
+        let serves = watch::answers(self.address, self.path);
         Ok((done && serves).then(|| begin.elapsed()))
     }
 
@@ -343,7 +343,7 @@ impl<'a> Site<'a> {
 
     pub fn connect_and_get(&self) -> io::Result<TcpStream> {
         let mut stream = self.connect()?;
-        watch::get(&mut stream, self.server.path(), "keep-alive")?;
+        watch::get(&mut stream, self.path, "keep-alive")?;
         Ok(stream)
     }
 
