@@ -3,12 +3,12 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::watch::{self, Times};
 
@@ -21,6 +21,8 @@ pub const DOWNLOADS: [usize; 2] = [2_000_000, 16_000_000];
 /// Bytes of an answer that many read slowly at a time.
 pub const SLOW_READ: usize = 1_000_000;
 
+/// Seconds after which a file counts as one that nobody writes.
+const SETTLED: i64 = 5;
 /// The limit of open files where there are many connections.
 pub const FILES: usize = 16_384;
 
@@ -492,6 +494,14 @@ impl<'a> Site<'a> {
             return fs::write(self.dir.join("config.ru"), RACK);
         }
         self.write_files()
+    }
+
+    /// Whether its files have been there for a while.
+    pub fn is_settled(&self) -> bool {
+        let changed = fs::metadata(self.dir.join("www/hello.txt")).map(|found| found.ctime());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs() as i64);
+        changed.is_ok_and(|changed| changed + SETTLED < now)
     }
 
     fn write_files(&self) -> std::io::Result<()> {

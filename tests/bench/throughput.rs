@@ -293,6 +293,8 @@ fn measure(contender: &Contender, load: &Load, root: &Path) -> Result<Seen, Stri
             let mut site = Site::for_many(server, root, &["root=www"])?;
             site.path = "/hello.txt";
             site.start()?;
+            // Of files that have just been written it is asked each time whether they are hade's own.
+            watch::wait_until(|| site.is_settled());
             let seen = load.put_on(site.address, site.path, &site.family())?;
             site.stop()?;
             Ok(seen)
