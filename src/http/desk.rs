@@ -124,6 +124,11 @@ impl Desk {
         self.micros = self.exchange.micros();
     }
 
+    /// The round is over, and the next one begins when something has come.
+    pub fn end_round(&self) {
+        self.routes.end_round();
+    }
+
     /// When the next sweep is due; `u64::MAX` for never.
     pub fn next_sweep(&self) -> u64 {
         self.next_sweep

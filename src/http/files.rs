@@ -395,6 +395,11 @@ impl Files {
         }
     }
 
+    /// A round of the gate is over.
+    pub fn end_round(&self) {
+        self.directory.end_round();
+    }
+
     /// What every answer has, whatever it is. How long a page may be kept says nothing of an outage, which a cache would
     /// keep as long (RFC 9111 §3).
     fn finish(&self, draft: &Draft<'_>, response: Response) -> Response {
@@ -536,6 +541,54 @@ mod tests {
                 };
                 assert_eq!(head(&at_once), head(&waited), "{target}");
             }
+        }
+        fs::remove_dir_all(&top).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_turned_is_seen_in_the_next_round() {
+        let top = std::env::temp_dir().join(format!("hade-round-{}", std::process::id()));
+        for release in ["1", "2"] {
+            fs::create_dir_all(top.join(release)).unwrap();
+            let path = top.join(release).join(release);
+            fs::write(&path, release).unwrap();
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(9))
+                .unwrap();
+        }
+        let turn = |release: &str| {
+            std::os::unix::fs::symlink(release, top.join("new")).unwrap();
+            fs::rename(top.join("new"), top.join("www")).unwrap();
+        };
+        turn("1");
+        let overrides = Overrides {
+            base_dir: top.to_str().map(str::to_owned),
+            ..Overrides::default()
+        };
+        let settings = Settings::load(&overrides, &|_| None).unwrap();
+        let files = Files::new("/", top.join("www"), &settings, 1);
+        let status = |target: &str, patience| {
+            let answer = files.answer(&request(target), patience);
+            answer.map(|answer| answer.status())
+        };
+        let at_once = |target: &str| {
+            (0..100).find_map(|_| {
+                status(target, Patience::Wait);
+                // The first time that a file is read may have to be noted.
+                for name in ["1/1", "2/2"] {
+                    let _ = fs::read(top.join(name));
+                }
+                status(target, Patience::Cached)
+            })
+        };
+        if crate::sys::file::open_root(&top, Patience::Cached).is_ok() {
+            assert_eq!(at_once("/1"), Some(200));
+            turn("2");
+            assert_eq!(status("/1", Patience::Wait), Some(404));
+            assert_eq!(at_once("/1"), Some(200), "this round began before");
+            files.end_round();
+            assert_eq!(at_once("/1"), Some(404));
+            assert_eq!(at_once("/2"), Some(200));
         }
         fs::remove_dir_all(&top).unwrap();
     }

@@ -103,6 +103,7 @@ impl Gate {
                 self.desk.read_again();
             }
             self.desk.flush();
+            self.desk.end_round();
             self.make_room();
             let (table, now) = (self.desk.table(), self.desk.now());
             if let Some(drained) = self.leaving.over(table, self.desk.finished(), now) {

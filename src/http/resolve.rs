@@ -1,5 +1,6 @@
 //! A name under a directory that is served → the open file, or why there is none. The directory is opened by its path for
-//! each request, since deployments turn it, as a link, to the next release; within one request it stays the same.
+//! each request, since deployments turn it, as a link, to the next release; within one request it stays the same. For all
+//! requests that one round of the gate finds it is opened once.
 //! What is looked at is always what was opened, never what a name stands for a moment later.
 #![forbid(unsafe_code)]
 
@@ -11,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A file that may be sent.
@@ -68,6 +69,8 @@ pub(crate) struct Directory {
     own: Own,
     /// The file system that it is on, and when this was asked, which may take patience.
     volume: RwLock<Option<(Instant, Volume)>>,
+    /// Opened in this round of the gate, for those who have no patience.
+    opened: Mutex<Option<(Arc<OwnedFd>, Volume)>>,
 }
 
 /// After so long whoever has the patience asks again. Who has none goes by what was said last, as long as it is of the same
@@ -76,7 +79,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The same, open, for one request.
 pub(crate) struct Root<'a> {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     directory: &'a Directory,
     /// What may be opened without waiting; `None` for those who have patience.
     volume: Option<Volume>,
@@ -88,10 +91,29 @@ impl Directory {
             own: Own::new(own, path.clone()),
             path,
             volume: RwLock::default(),
+            opened: Mutex::default(),
         }
     }
 
+    /// The round is over: what comes in the next one may be there since the directory was turned.
+    pub fn end_round(&self) {
+        *self.opened() = None;
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<(Arc<OwnedFd>, Volume)>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn open(&self, patience: Patience) -> Result<Root<'_>, Miss> {
+        if patience == Patience::Cached {
+            if let Some((root, volume)) = &*self.opened() {
+                return Ok(Root {
+                    root: Arc::clone(root),
+                    directory: self,
+                    volume: Some(*volume),
+                });
+            }
+        }
         let known = *self.volume.read().unwrap_or_else(PoisonError::into_inner);
         let known = known.map(|(asked, volume)| (asked.elapsed(), volume));
         let volume = match (patience, known) {
@@ -114,6 +136,10 @@ impl Directory {
                 *self.volume.write().unwrap_or_else(PoisonError::into_inner) = asked;
             }
             None => {}
+        }
+        let root = Arc::new(root);
+        if let Some(volume) = volume {
+            *self.opened() = Some((Arc::clone(&root), volume));
         }
         Ok(Root {
             root,

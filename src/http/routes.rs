@@ -288,6 +288,12 @@ impl Routes {
         let _ = self.files.set(all);
     }
 
+    /// A round of the gate is over.
+    pub fn end_round(&self) {
+        let all = self.files.get().into_iter().flatten();
+        all.for_each(Files::end_round);
+    }
+
     /// The directory that has this path.
     fn files(&self, path: &str) -> Option<&Files> {
         self.files.get()?.iter().find(|files| files.has(path))
