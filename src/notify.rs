@@ -45,7 +45,7 @@ impl Notify {
         if let Some(ready) = self.ready.take() {
             // It serves already, and waits for no reader.
             if let Err(error) = fd::write_at_once(ready.as_raw_fd(), b"\n") {
-                log::warn(format_args!("--ready-fd: {error}"));
+                log::warn(format_args!("--ready-fd: cannot write to it: {error}"));
             }
         }
     }
