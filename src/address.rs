@@ -50,17 +50,6 @@ struct Wrong {
 }
 
 impl Address {
-    /// The port, if it has one.
-    pub fn port(&self) -> Option<u16> {
-        match self {
-            Address::Any { port } | Address::Localhost { port } | Address::Name { port, .. } => {
-                Some(*port)
-            }
-            Address::Ip(address) => Some(address.port()),
-            Address::Unix(_) => None,
-        }
-    }
-
     /// Reads an address as a person writes it.
     ///
     /// # Errors

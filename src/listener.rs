@@ -221,7 +221,7 @@ impl Listener {
     /// Closes this process's descriptor of it; its file, if it has one, goes with it, unless it leads to somebody else's
     /// socket by now.
     pub fn close(&mut self) {
-        let path = self.path().filter(|_| self.fd.is_some() && self.is_found());
+        let path = self.path().filter(|path| !is_anothers(path));
         if let (Some(_), Some(path)) = (self.fd.take(), path) {
             let _ = std::fs::remove_file(path);
         }
@@ -253,6 +253,13 @@ impl Listener {
     }
 }
 
+/// Whether somebody else listens at the path of a Unix socket. Where that cannot be told, for it is not to be connected to,
+/// say, nobody does.
+fn is_anothers(path: &Path) -> bool {
+    let peer = socket::connect_unix(path).and_then(|fd| socket::peer(fd.as_fd()));
+    peer.is_ok_and(|(pid, _)| pid != Some(Pid::own()))
+}
+
 /// What is to be said of an address that can be listened on, and that nobody can connect to before an interface of this
 /// machine has it.
 pub fn is_not_there_yet(address: &Address) -> Option<String> {
@@ -281,7 +288,8 @@ pub fn check(address: &Address, made: &[&Path]) -> Result<()> {
             let is_made = made.iter().any(|made| made.starts_with(directory));
             match is_made || directory.as_os_str().is_empty() {
                 true => Ok(()),
-                false => fs::read_dir(directory).map(drop),
+                // To be entered, not to be listed.
+                false => directory.join(".").metadata().map(drop),
             }
         }
         _ => Ok(()),
@@ -425,14 +433,14 @@ pub fn refused(address: &Address, error: &io::Error) -> Error {
     Error::failed(format!("cannot listen on {address}: {error}{way_out}"))
 }
 
-/// Who listens on a port, a master rather than another, and its name, where `/proc` shows it to this user: one whose files
-/// in `run/` are gone, say, or a child of a program that was executed here, which has the socket from it. It is for people
-/// to read and for nothing else.
+/// Who is in the way of an address, a master rather than another, and its name, where `/proc` shows it to this user: one
+/// whose files in `run/` are gone, say, or a child of a program that was executed here, which has the socket from it. It is
+/// for people to read and for nothing else.
 fn holder_of(address: &Address) -> Option<(Pid, String)> {
-    let sockets = listening_on(address.port()?);
+    let in_way: Vec<_> = wanted(address).iter().flat_map(in_the_way_of).collect();
     let has_it = |pid: &Pid| {
         let theirs = descriptors_of(*pid).unwrap_or_default();
-        sockets.iter().any(|(_, socket)| theirs.contains(socket))
+        in_way.iter().any(|(_, socket)| theirs.contains(socket))
     };
     let names = fs::read_dir("/proc").ok()?.flatten();
     let pids = names.filter_map(|name| Pid::parse(name.file_name().to_str()?));
@@ -449,19 +457,72 @@ fn is_master(name: &str) -> bool {
     name.ends_with(" app")
 }
 
-/// Local addresses, in the kernel's hexadecimal words, and names of the sockets that listen on a port, of `proc_net(5)`.
-fn listening_on(port: u16) -> Vec<(String, OsString)> {
-    let tables = ["tcp", "tcp6"]
-        .map(|table| fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default());
-    // "sl local_address rem_address st ... inode": 0A is LISTEN, the tenth field the inode.
-    let lines = tables.iter().flat_map(|table| table.lines());
-    let lines = lines.map(|line| line.split_ascii_whitespace().collect());
-    let found = lines.filter_map(|fields: Vec<&str>| {
-        let (ip, its_port) = fields.get(1)?.split_once(':')?;
-        let listens = fields.get(3) == Some(&"0A") && its_port == format!("{port:04X}");
-        listens.then_some((ip.to_owned(), format!("socket:[{}]", fields.get(9)?).into()))
-    });
-    found.collect()
+/// Of an address that is taken: whether it will be free once this process has left it, which has all the sockets that are in
+/// its way, as far as `/proc` tells.
+pub fn is_freed_by(address: &Address, pid: Pid) -> bool {
+    if let Address::Unix(path) = address {
+        let peer = socket::connect_unix(path).and_then(|fd| socket::peer(fd.as_fd()));
+        return peer.is_ok_and(|(peer, _)| peer == Some(pid));
+    }
+    let Ok(own) = descriptors_of(pid) else {
+        return true;
+    };
+    wanted(address).iter().any(|wanted| {
+        let mut in_way = in_the_way_of(wanted);
+        // What listens at every address of IPv6 beside one of IPv4 is for IPv6 alone, or it would not be there.
+        let is_beside = in_way
+            .iter()
+            .any(|(is_v6, socket)| !is_v6 && own.contains(socket));
+        if is_beside && wanted.0.is_some_and(|ip| ip.is_ipv4()) {
+            in_way.retain(|(is_v6, _)| !is_v6);
+        }
+        !in_way.is_empty() && in_way.iter().all(|(_, socket)| own.contains(socket))
+    })
+}
+
+/// What is bound for an address, of a name one of these; without an IP address it is every one, IPv6 and IPv4.
+fn wanted(address: &Address) -> Vec<(Option<IpAddr>, u16)> {
+    match address {
+        Address::Any { port } => vec![(None, *port)],
+        Address::Localhost { port } => vec![(Some(Ipv4Addr::LOCALHOST.into()), *port)],
+        Address::Ip(address) => {
+            let ip = Some(address.ip()).filter(|ip| *ip != Ipv6Addr::UNSPECIFIED);
+            vec![(ip, address.port())]
+        }
+        Address::Name { host, port } => {
+            let found = addresses_of(host, *port).into_iter().flatten();
+            found.map(|found| (Some(found.ip()), *port)).collect()
+        }
+        Address::Unix(_) => vec![],
+    }
+}
+
+/// The names of sockets that may listen where nobody else can then, by `proc_net(5)`, and whether they are of IPv6, which at
+/// every address of it may stand for IPv4 as well.
+fn in_the_way_of((ip, port): &(Option<IpAddr>, u16)) -> Vec<(bool, OsString)> {
+    let mut found = Vec::new();
+    for (table, is_v6) in [("tcp", false), ("tcp6", true)] {
+        let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        // "sl local_address rem_address st ... inode": 0A is LISTEN, the tenth field the inode.
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let Some((its_ip, its_port)) = fields.get(1).and_then(|local| local.split_once(':'))
+            else {
+                continue;
+            };
+            let is_every = its_ip.bytes().all(|digit| digit == b'0');
+            let is_it = ip.is_none_or(|ip| match ip.is_ipv6() == is_v6 {
+                true => is_every || ip.is_unspecified() || in_words(ip) == its_ip,
+                false => is_v6 && is_every,
+            });
+            if let (Some(&"0A"), Some(inode)) = (fields.get(3), fields.get(9)) {
+                if is_it && its_port == format!("{port:04X}") {
+                    found.push((is_v6, format!("socket:[{inode}]").into()));
+                }
+            }
+        }
+    }
+    found
 }
 
 /// What the descriptors of a process lead to.
@@ -469,38 +530,6 @@ fn descriptors_of(pid: Pid) -> io::Result<Vec<OsString>> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
     let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     Ok(targets.map(PathBuf::into_os_string).collect())
-}
-
-/// Of an address that is taken: whether it will be free once this process has left it, which is in its way and alone in it,
-/// as far as `/proc` tells.
-pub fn is_freed_by(address: &Address, pid: Pid) -> bool {
-    if let Address::Unix(path) = address {
-        return match socket::connect_unix(path) {
-            Ok(fd) => socket::peer(fd.as_fd()).is_ok_and(|(peer, _)| peer == Some(pid)),
-            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-        };
-    }
-    let own = descriptors_of(pid);
-    let (Some(port), Ok(own)) = (address.port(), own) else {
-        return true;
-    };
-    let wanted = match address {
-        Address::Ip(address) if !address.ip().is_unspecified() => vec![address.ip()],
-        Address::Localhost { .. } => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        Address::Name { host, port } => {
-            let found = addresses_of(host, *port).into_iter().flatten();
-            found.map(|address| address.ip()).collect()
-        }
-        // Every one.
-        _ => vec![],
-    };
-    let is_in_way = |ip: &str| {
-        let is_any = ip.bytes().all(|digit| digit == b'0');
-        is_any || wanted.is_empty() || wanted.iter().any(|wanted| in_words(*wanted) == ip)
-    };
-    let mut in_way = listening_on(port);
-    in_way.retain(|(ip, _)| is_in_way(ip));
-    !in_way.is_empty() && in_way.iter().all(|(_, socket)| own.contains(socket))
 }
 
 /// An address as `/proc/net/tcp` has it.

@@ -59,9 +59,18 @@ fn as_it_is(path: &Path) -> io::Result<File> {
         .append(true)
         .custom_flags(fd::O_NOCTTY | fd::O_NONBLOCK)
         .open(path)
-        .map_err(|error| match is_errno(&error, Errno::NoReader) {
-            true => io::Error::other("nobody reads this FIFO; start its reader first"),
-            false => error,
+        .map_err(|error| {
+            let found = fs::metadata(path).map(|found| found.file_type());
+            let is_it = is_errno(&error, Errno::NoReader);
+            match found {
+                Ok(kind) if is_it && kind.is_fifo() => {
+                    io::Error::other("nobody reads this FIFO; start its reader first")
+                }
+                Ok(kind) if is_it && kind.is_socket() => io::Error::other(
+                    "it is a socket; for standard output leave the setting out, for /dev/log it is syslog",
+                ),
+                _ => error,
+            }
         })
 }
 

@@ -7,7 +7,6 @@ use crate::listener;
 use crate::service::Service;
 use crate::settings::Settings;
 use crate::supervisor::handover::{self, GOOD, HEARD};
-use std::fs;
 use std::path::Path;
 
 /// Settings that were read are good settings: reading them is the check. Beside that it is looked whether what a start needs
@@ -15,7 +14,8 @@ use std::path::Path;
 pub fn check(service: &Service, settings: &Settings) -> Result<u8> {
     let place = &settings.place;
     // Where there is none, there are no settings to be read either.
-    fs::read_dir(&place.base).map_err(|error| cannot_enter(&place.base, &error))?;
+    let base = place.base.join(".").metadata();
+    base.map_err(|error| cannot_enter(&place.base, &error))?;
     let is_heard = handover::is_heard();
     // One that restarts may stay at its address, whatever has become of its name or directory.
     if !is_heard {
@@ -33,7 +33,8 @@ pub fn check(service: &Service, settings: &Settings) -> Result<u8> {
     }
     let serving = &settings.serving;
     if let (Some(root), Some(page)) = (&serving.root, &serving.fallback) {
-        if !root.join(page).is_file() {
+        let is_there = |page: &str| root.join(page).is_file();
+        if !(is_there(page) || is_there(&format!("{page}.gz"))) {
             let root = root.display();
             print(&format!(
                 "{}: app.fallback {page} is not in {root} yet\n",

@@ -82,6 +82,8 @@ struct Prepared {
     environment: BTreeMap<OsString, OsString>,
     /// Who is to be stopped before it.
     master: Pid,
+    /// The Unix socket that it takes with it, if it serves one.
+    served: Option<Address>,
 }
 
 impl Prepared {
@@ -100,6 +102,7 @@ impl Prepared {
             overrides,
             environment: given.environment,
             master: master.pid,
+            served: given.served,
         })
     }
 
@@ -162,16 +165,20 @@ impl Prepared {
 
     /// Whether an address can be had, now or when the one that serves has left it.
     fn try_address(&self, address: &Address) -> io::Result<()> {
+        // Its file goes, and is made anew.
+        let may_replace = || match address {
+            Address::Unix(path) => may_write(path.parent().unwrap_or(path)),
+            _ => Ok(()),
+        };
+        if self.served.as_ref().is_some_and(|own| own.is_same(address)) {
+            return may_replace();
+        }
         match listener::try_bind(address) {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse
                     && listener::is_freed_by(address, self.master) =>
             {
-                match address {
-                    // Its file goes, and is made anew.
-                    Address::Unix(path) => may_write(path.parent().unwrap_or(path)),
-                    _ => Ok(()),
-                }
+                may_replace()
             }
             tried => tried,
         }
@@ -234,6 +241,8 @@ struct Given {
     is_daemon: bool,
     /// It serves a socket that was passed to it.
     is_passed: bool,
+    /// The Unix socket that it serves, if it is one.
+    served: Option<Address>,
 }
 
 /// Asks the master, and reads the rest from `proc(5)`.
@@ -280,6 +289,8 @@ fn given_to_start(name: &str, settings: &Settings, master: Process) -> Result<Gi
         Some(Ok(overrides)) => overrides,
         _ => words,
     };
+    let reachable = of("reachable").and_then(|line| line.get(1)?.strip_prefix("unix:"));
+    let served = reachable.map(|path| Address::Unix(path.into()));
     let is_daemon = of("daemon").map_or(was_daemon, |line| {
         line.get(1).is_some_and(|word| word == "true")
     });
@@ -308,5 +319,6 @@ fn given_to_start(name: &str, settings: &Settings, master: Process) -> Result<Gi
         environment,
         is_daemon,
         is_passed,
+        served,
     })
 }

@@ -119,8 +119,10 @@ fn what_a_start_would_miss_is_no_good_setting() {
         said.ends_with("\ndemo: app.fallback app.html is not in www yet\n"),
         "{said}"
     );
-    place.write("www/app.html", "");
-    assert_eq!(place.app(&args).ok().lines().count(), 1);
+    for name in ["www/app.html.gz", "www/app.html"] {
+        place.write(name, "");
+        assert_eq!(place.app(&args).ok().lines().count(), 1);
+    }
     // A directory that a start makes need not be there.
     place.app(&["check", "--address", "unix:run/x.sock"]).ok();
     let long = format!("unix:{}", "x".repeat(108));

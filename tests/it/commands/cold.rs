@@ -1,7 +1,7 @@
 //! `restart --cold`: whatever can be found out before the stop is found out before it, and a service that cannot be
 //! started again the same way is not stopped.
 
-use crate::support::{Place, Site, has, run};
+use crate::support::{Place, Site, has, run, skip};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
@@ -192,6 +192,22 @@ fn sockets_that_cannot_be_bound_are_found_before_it_is_stopped() {
     ] {
         place.app(&["restart", "--cold", "--address", &own]).ok();
         assert_eq!(site.get("/hello").status, 200);
+    }
+    place
+        .app(&[
+            "restart",
+            "--cold",
+            "--address",
+            &format!("localhost:{port}"),
+        ])
+        .ok();
+    // Of IPv6, where only IPv4 is served.
+    match std::net::TcpListener::bind(("::1", port)) {
+        Ok(_other) => {
+            place.app(&["restart", "--cold"]).ok();
+            assert_eq!(site.get("/hello").status, 200);
+        }
+        Err(error) => skip(&format!("needs ::1: {error}")),
     }
     for own in ["unix:run/x.sock", "unix:run/../run/x.sock"] {
         place.app(&["restart", "--cold", "--address", own]).ok();

@@ -170,6 +170,19 @@ fn a_busy_port_is_said_before_detaching() {
     }
 }
 
+/// And not another that has the same port elsewhere.
+#[test]
+fn who_is_in_the_way_is_named() {
+    let place = Place::new();
+    let args = ["start", "-d", "--address", "127.0.0.2:0"];
+    let site = Site::of(&place.app(&args).ok());
+    let _busy = TcpListener::bind(("127.0.0.1", site.port())).unwrap();
+    let address = format!("127.0.0.1:{}", site.port());
+    let said = Place::new().app(&["start", "-d", "--address", &address]);
+    assert!(said.failed(1).contains(&has_it()));
+    place.app(&["stop"]).ok();
+}
+
 #[test]
 fn a_port_busy_on_one_interface_is_busy_for_all() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();

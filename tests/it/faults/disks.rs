@@ -340,6 +340,19 @@ fn few_descriptors_are_an_error_or_enough_and_never_a_hang() {
 }
 
 #[test]
+fn a_log_that_is_a_socket_is_said_at_start() {
+    let place = Place::new();
+    let _socket = std::os::unix::net::UnixListener::bind(place.path("socket")).unwrap();
+    std::os::unix::fs::symlink("socket", place.path("log")).unwrap();
+    let args = [&START[1..], &["--set", "log_file=log"]].concat();
+    let said = place.app(&args).failed(1);
+    assert!(
+        said.starts_with("hade: cannot write log: it is a socket; "),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_log_that_is_a_pipe_without_a_reader_is_said_at_start() {
     if !crate::support::has("mkfifo") {
         return;

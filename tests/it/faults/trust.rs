@@ -799,3 +799,41 @@ fn what_may_not_be_written_any_more_is_found_before_a_cold_restart_stops_it() {
     town.app(user, &["restart", "--cold"]).ok();
     town.app(user, &["stop"]).ok();
 }
+
+/// As for a proxy of another group: it is not to be connected to by the one who made it, and goes with it all the same.
+#[test]
+fn a_socket_that_was_given_to_others_goes_and_comes_with_the_service() {
+    let Some(town) = Town::new() else { return };
+    let user = new_user();
+    town.make_run(user, 0o755);
+    let socket = town.place.path("run/http.sock");
+    let give_away = || chown(&socket, Some(new_user()), Some(new_user())).unwrap();
+    let start = ["start", "-d", "--address", "unix:run/http.sock"];
+    for goes in [&["stop"][..], &["restart", "--address", "127.0.0.1:0"]] {
+        town.app(user, &start).ok();
+        give_away();
+        town.app(user, &["restart", "--cold"]).ok();
+        give_away();
+        town.app(user, goes).ok();
+        assert!(!socket.exists(), "{goes:?}");
+        town.app(user, &["stop"]).ok();
+    }
+}
+
+/// Nobody has to list what is entered.
+#[test]
+fn a_base_directory_that_is_not_to_be_read_is_entered() {
+    let Some(town) = Town::new() else { return };
+    let user = new_user();
+    town.make_run(user, 0o755);
+    let base = &town.place.dir;
+    fs::set_permissions(base, fs::Permissions::from_mode(0o711)).unwrap();
+    let site = town.start(user);
+    town.app(user, &["check", "--address", "unix:./x.sock"])
+        .ok();
+    for args in [&["restart"][..], &["restart", "--cold"]] {
+        town.app(user, args).ok();
+    }
+    assert!(!crate::support::is_alive(site.pid));
+    town.app(user, &["stop"]).ok();
+}
