@@ -489,14 +489,22 @@ fn settle(case: &Case, played: &mut Played, failed: bool) -> Outcome {
             None => Good("stopped"),
         },
         Walk::Stop => {
-            // It may be on its way out.
-            let has_left = || place.processes().is_empty();
-            if place.log().contains("leaving") && place::wait_until(GONE, has_left) {
+            // It may be on its way out, or have been told and not have heard yet.
+            let leaves = || {
+                let has_left = || place.processes().is_empty();
+                place.log().contains("leaving") && place::wait_until(GONE, has_left)
+            };
+            if leaves() {
                 return Good("failed, said why; stopped");
             }
             let kept = played.kept.take();
-            let outcome = serves_and_stops(place, played.address.as_deref(), kept);
-            outcome.unwrap_or(Good("failed, said why; serves"))
+            match serves_and_stops(place, played.address.as_deref(), kept) {
+                None => Good("failed, said why; serves"),
+                Some(Bad("does not serve" | "a kept connection hangs", _)) if leaves() => {
+                    Good("failed, said why; stopped")
+                }
+                Some(outcome) => outcome,
+            }
         }
         _ => {
             let kept = played.kept.take();
