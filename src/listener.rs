@@ -444,12 +444,21 @@ fn holder_of(address: &Address) -> Option<(Pid, String)> {
     };
     let names = fs::read_dir("/proc").ok()?.flatten();
     let pids = names.filter_map(|name| Pid::parse(name.file_name().to_str()?));
-    let holders = pids.filter(has_it).map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        (pid, name.trim_end().replace(char::is_control, "?"))
+    let holders: Vec<Pid> = pids.filter(has_it).collect();
+    let named = holders.iter().map(|pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        (*pid, text.trim_end().replace(char::is_control, "?"))
     });
-    // The first that is no master, where there is none.
-    holders.min_by_key(|(_, name)| !is_master(name))
+    // Of those that are no master, one whose parent has none of it: the others are its children.
+    let is_child = |pid: Pid| parent_of(pid).is_some_and(|parent| holders.contains(&parent));
+    named.min_by_key(|(pid, name)| (!is_master(name), is_child(*pid)))
+}
+
+/// By `proc_pid_stat(5)`.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    Pid::parse(rest.split(' ').nth(1)?)
 }
 
 /// By the name that a master has.
