@@ -82,8 +82,8 @@ impl Listener {
         let Some(path) = self.path() else {
             return true;
         };
-        match socket::connect_unix(&path) {
-            Ok(fd) => socket::peer(fd.as_fd()).is_ok_and(|(pid, _)| pid == Some(Pid::own())),
+        match who_listens_at(&path) {
+            Ok(pid) => pid == Some(Pid::own()),
             // Its queue is full: somebody listens there.
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
@@ -256,8 +256,13 @@ impl Listener {
 /// Whether somebody else listens at the path of a Unix socket. Where that cannot be told, for it is not to be connected to,
 /// say, nobody does.
 fn is_anothers(path: &Path) -> bool {
-    let peer = socket::connect_unix(path).and_then(|fd| socket::peer(fd.as_fd()));
-    peer.is_ok_and(|(pid, _)| pid != Some(Pid::own()))
+    who_listens_at(path).is_ok_and(|pid| pid != Some(Pid::own()))
+}
+
+/// Who listens at the path of a Unix socket; `None` for a process of another namespace.
+fn who_listens_at(path: &Path) -> io::Result<Option<Pid>> {
+    let fd = socket::connect_unix(path)?;
+    socket::peer(fd.as_fd()).map(|(pid, _)| pid)
 }
 
 /// What is to be said of an address that can be listened on, and that nobody can connect to before an interface of this
@@ -470,8 +475,7 @@ fn is_master(name: &str) -> bool {
 /// its way, as far as `/proc` tells.
 pub fn is_freed_by(address: &Address, pid: Pid) -> bool {
     if let Address::Unix(path) = address {
-        let peer = socket::connect_unix(path).and_then(|fd| socket::peer(fd.as_fd()));
-        return peer.is_ok_and(|(peer, _)| peer == Some(pid));
+        return who_listens_at(path).is_ok_and(|listens| listens == Some(pid));
     }
     let Ok(own) = descriptors_of(pid) else {
         return true;

@@ -15,6 +15,7 @@ use crate::settings::{Overrides, Settings};
 use crate::stdio;
 use crate::supervisor::control::{self, Question};
 use crate::supervisor::handover::{self, GOOD};
+use crate::supervisor::holdings::{cannot, make_directory, open_log};
 use crate::sys::fd::{self, Wait};
 use crate::sys::file::may_write;
 use crate::sys::process::{self, Pid};
@@ -26,7 +27,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The program on disk has this long to say that its settings are good.
@@ -139,7 +140,8 @@ impl Prepared {
         }
         // 3. The files that it will write.
         for file in [&settings.place.pid_file, &settings.place.lock_file()] {
-            let directory = directory_of(file)?;
+            make_directory(file, file)?;
+            let directory = file.parent().unwrap_or(file);
             let may_write = match owned::check(file) {
                 Ok(()) => may_write(file),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => may_write(directory),
@@ -149,14 +151,13 @@ impl Prepared {
         }
         let log_file = Some(&settings.place.log_file).filter(|path| !is_system_log(path));
         for log_file in log_file.into_iter().chain(settings.access_log.file()) {
-            directory_of(log_file)?;
-            crate::logfile::open(log_file).map_err(|error| cannot("write", log_file, &error))?;
+            open_log(log_file, log_file)?;
         }
         // 4. The sockets.
         let socket = &settings.place.socket;
-        let directory = directory_of(socket)?;
+        make_directory(socket, socket)?;
         self.try_address(&Address::Unix(socket.clone()))
-            .and_then(|()| may_write(directory))
+            .and_then(|()| may_write(socket.parent().unwrap_or(socket)))
             .map_err(|error| cannot("bind", socket, &error))?;
         let address = &settings.address;
         self.try_address(address)
@@ -183,23 +184,6 @@ impl Prepared {
             tried => tried,
         }
     }
-}
-
-/// The directory of a file, which is made where it is missing.
-fn directory_of(file: &Path) -> Result<&Path> {
-    let directory = file.parent().unwrap_or(file);
-    owned::make_directory(directory).map_err(|error| {
-        Error::failed(format!(
-            "cannot make the directory {}: {error}",
-            directory.display()
-        ))
-    })?;
-    Ok(directory)
-}
-
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    let whose = owned::whose(path, error);
-    Error::failed(format!("cannot {what} {}: {error}{whose}", path.display()))
 }
 
 /// Runs a command: whether it ended well, and what it said. One that takes longer is killed.

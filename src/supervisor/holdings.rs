@@ -370,7 +370,7 @@ pub(super) fn sink(service: &Service, settings: &Settings, file: Option<File>) -
 }
 
 /// Opens the log, with its directory.
-pub(super) fn open_log(path: &Path, shown: &Path) -> Result<File> {
+pub(crate) fn open_log(path: &Path, shown: &Path) -> Result<File> {
     make_directory(path, shown)?;
     crate::logfile::open(path).map_err(|error| cannot("write", shown, &error))
 }
@@ -389,7 +389,7 @@ fn bind(address: &Address, was_left: bool) -> Result<Listener> {
     Listener::bind(address)
 }
 
-pub(super) fn make_directory(file: &Path, shown: &Path) -> Result<()> {
+pub(crate) fn make_directory(file: &Path, shown: &Path) -> Result<()> {
     let Some(directory) = file.parent() else {
         return Ok(());
     };
@@ -402,7 +402,7 @@ pub(super) fn make_directory(file: &Path, shown: &Path) -> Result<()> {
     })
 }
 
-pub(super) fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+pub(crate) fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
     let whose = owned::whose(path, error);
     Error::failed(format!("cannot {what} {}: {error}{whose}", path.display()))
 }
