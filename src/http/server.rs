@@ -172,7 +172,8 @@ fn build() -> io::Result<(Tiny, UnixStream)> {
 }
 
 impl Pool {
-    /// Starts tiny_http behind a private stream, and the first handler. Returns the gate's end of the stream.
+    /// Starts tiny_http behind a private stream, and the first handler, and sends a message of nothing all the way; whether
+    /// it comes through, [`Pool::wait_for_trial`] says. Returns the gate's end of the stream.
     pub fn start(
         exchange: Arc<Exchange>,
         routes: Arc<Routes>,
@@ -202,8 +203,11 @@ impl Pool {
             calls: AtomicU64::new(0),
             most,
         });
-        pool.spawn(&mut lock(&pool.seats))?;
-        pool.try_out(&stream)?;
+        let mut seats = lock(&pool.seats);
+        pool.spawn(&mut seats)?;
+        seats.is_told = true;
+        drop(seats);
+        (&stream).write_all(MESSAGE)?;
         Ok((pool, stream))
     }
 
@@ -225,11 +229,12 @@ impl Pool {
         Ok(stream)
     }
 
-    /// Sends a message of nothing all the way. tiny_http says nothing when it cannot start its threads.
-    fn try_out(&self, mut stream: &UnixStream) -> io::Result<()> {
-        let mut seats = lock(&self.seats);
-        seats.is_told = true;
-        stream.write_all(MESSAGE)?;
+    /// Waits until the first message has come through: tiny_http says nothing when it cannot start its threads.
+    ///
+    /// # Errors
+    /// It has not, for [`TRIAL`].
+    pub fn wait_for_trial(&self) -> io::Result<()> {
+        let seats = lock(&self.seats);
         let waited = self
             .tried
             .wait_timeout_while(seats, TRIAL, |seats| seats.picked == 0);

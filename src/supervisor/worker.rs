@@ -261,6 +261,7 @@ fn boot(
     slot: Slot,
 ) -> Result<(Server, SelfPipe), String> {
     let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+    memory::be_thrifty();
     let signals = SelfPipe::of_worker().map_err(text("cannot make a pipe"))?;
     let worker = Worker::new(settings.own.clone());
     if let Some(life) = &service.life {
@@ -270,7 +271,6 @@ fn boot(
         signal::block_all();
     }
     listener::listen(listener.as_fd()).map_err(text("cannot listen"))?;
-    memory::return_what_is_large();
     // With every signal blocked here, the threads started below have them blocked too.
     let mut exchange = Exchange::new(slot, bell, settings.threads)
         .map_err(text("cannot make an epoll instance"))?;
@@ -278,14 +278,15 @@ fn boot(
     exchange.record = Record::start(settings).map_err(text("cannot start a thread"))?;
     let exchange = Arc::new(exchange);
     let routes = Arc::clone(&service.routes);
-    routes.open_files(settings);
-    let pool = Pool::start(Arc::clone(&exchange), Arc::clone(&routes), settings.threads)
+    // Its threads come up on other processors while the rest is made here.
+    let (pool, stream) = Pool::start(Arc::clone(&exchange), Arc::clone(&routes), settings.threads)
         .map_err(text("cannot start tiny_http"))?;
     title::set_name(&service.title(" worker"));
+    routes.open_files(settings);
     let (orders, inbox) = channel();
     let gate = Gate::new(
         Arc::clone(&exchange),
-        pool,
+        (Arc::clone(&pool), stream),
         routes,
         Bounds::new(settings),
         listener,
@@ -293,6 +294,8 @@ fn boot(
     )
     .map_err(text("cannot watch the listener"))?;
     let (over, running) = fd::pipe().map_err(text("cannot make a pipe"))?;
+    pool.wait_for_trial()
+        .map_err(text("cannot start tiny_http"))?;
     let thread = thread::Builder::new()
         .name("gate".to_owned())
         .spawn(move || {

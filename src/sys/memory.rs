@@ -85,13 +85,16 @@ pub fn of_machine() -> u64 {
     }
 }
 
-/// Has what is large come from the kernel, and go back there as soon as it is freed, `mallopt(3)`. The GNU library would
-/// otherwise keep what its many threads have freed; others do not.
-pub fn return_what_is_large() {
-    // SAFETY: takes two numbers, and concerns allocations that are yet to be made.
+/// Has what is large come from the kernel, and go back there as soon as it is freed, and lets threads share as many arenas
+/// as there are processors, `mallopt(3)`. The GNU library would otherwise keep what its many threads have freed, and make
+/// an arena for each of them, which takes five system calls; others do not.
+pub fn be_thrifty() {
+    // SAFETY: sysconf takes a number and returns one; mallopt takes two, and concerns allocations that are yet to be made.
     #[cfg(target_env = "gnu")]
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024)
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+        let processors = libc::sysconf(libc::_SC_NPROCESSORS_ONLN);
+        libc::mallopt(libc::M_ARENA_MAX, processors.clamp(1, 1024) as i32)
     };
 }
 
