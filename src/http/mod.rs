@@ -14,9 +14,9 @@
 //! 3. `link`: the request is whole, or its body so long that a handler is to read it (`Queued` until there is a permit;
 //!    so is a file that is not at hand, and may have to be waited for).
 //!    The connection goes on loan (`Lent`, `Waiting`). At the end of the round its job and all others are put into
-//!    `exchange`, and one message on the private stream tells tiny_http of them.
+//!    `exchange`. Where a handler's thread waits for tiny_http, one message on the private stream tells that of them.
 //! 4. `server`: tiny_http gives the message to the handler's thread that waits, and this takes jobs from `exchange`
-//!    (`Lent`, `Working`) until there are none left.
+//!    (`Lent`, `Working`) until there are none left. One that is at work, or was a moment ago, takes them without it.
 //! 5. `routes` finds the handler, `response` renders its answer, and the thread sends it. Where the socket takes all of
 //!    it, the thread gives the connection back (`Lent`, `Idle` or `Closing`). Usually nobody tells the gate, which learns
 //!    of it by the next thing that the client does.

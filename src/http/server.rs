@@ -3,8 +3,10 @@
 //!
 //! tiny_http meets nothing but what the gate wrote: one small request for all that a round of the gate has for the
 //! handlers, so that they share its parsing and one wake-up. Threads take turns in leader-follower order. One waits for
-//! the next message, and works off what there is before it waits again; meanwhile nobody waits, unless the gate sees that
-//! a job is not taken, and has the next thread come. Where tiny_http itself gives out, the gate has a new one built.
+//! the next message, and works off what there is; meanwhile nobody waits. What comes then, those who are at work find
+//! when they are done; where that takes them too long, the gate has the next thread come. Who has just worked lingers for
+//! a moment, in which it is told directly, and then waits for a message again: tiny_http wakes a pool that rests, and is
+//! not in the way of one that is busy. Where tiny_http itself gives out, the gate has a new one built.
 #![forbid(unsafe_code)]
 
 use super::checked::Checked;
@@ -38,6 +40,11 @@ const TRIAL: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(5);
 /// A thread without work leaves after this time, except the last.
 const SPARE_TIME: Duration = Duration::from_secs(10);
+/// Who has worked lingers for so long before it waits for a message; a client nearby asks again within that time.
+const LINGER: Duration = match cfg!(test) {
+    false => Duration::from_millis(1),
+    true => Duration::from_secs(60),
+};
 /// Where nobody has taken a job for longer than this, all who work are busy with something slow: the next job needs another
 /// thread.
 const AWAY: Duration = Duration::from_micros(100);
@@ -52,6 +59,8 @@ pub(crate) struct Pool {
     routes: Arc<Routes>,
     seats: Mutex<Seats>,
     spare: Condvar,
+    /// The leader lingers no more.
+    linger: Condvar,
     /// The first message was picked up.
     tried: Condvar,
     /// So many who take a job are to call another thread for the next.
@@ -59,15 +68,29 @@ pub(crate) struct Pool {
     most: usize,
 }
 
+/// The thread that the next work is told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leader {
+    /// All are at work, and look for more when they are done.
+    Nobody,
+    /// It has just worked, and is told directly.
+    Lingers,
+    /// It was, and is on its way.
+    Told,
+    /// It waits for a message from tiny_http.
+    Waits,
+}
+
 struct Seats {
     tiny: Arc<Tiny>,
     /// Counts the servers, so that who comes back from an old one knows.
     built: u64,
-    /// Somebody waits for the next message.
-    leader: bool,
+    leader: Leader,
+    /// Work came while nobody led: who leads next looks for it first.
+    has_news: bool,
     /// A message is under way. Whoever picks it up finds all that there is to do by then, so there need not be another.
     is_told: bool,
-    /// Messages that were picked up.
+    /// Messages that were picked up, and times that who lingered was told.
     picked: u64,
     threads: usize,
     spares: usize,
@@ -185,7 +208,8 @@ impl Pool {
         let seats = Seats {
             tiny: Arc::new(tiny),
             built: 1,
-            leader: false,
+            leader: Leader::Nobody,
+            has_news: false,
             is_told: false,
             picked: 0,
             threads: 0,
@@ -193,13 +217,13 @@ impl Pool {
             named: 0,
             last_refusal: None,
         };
-        let (seats, spare, tried) = (Mutex::new(seats), Condvar::new(), Condvar::new());
         let pool = Arc::new(Pool {
             exchange,
             routes,
-            seats,
-            spare,
-            tried,
+            seats: Mutex::new(seats),
+            spare: Condvar::new(),
+            linger: Condvar::new(),
+            tried: Condvar::new(),
             calls: AtomicU64::new(0),
             most,
         });
@@ -222,8 +246,16 @@ impl Pool {
         let old = std::mem::replace(&mut seats.tiny, Arc::new(tiny));
         seats.built += 1;
         seats.is_told = false;
-        if std::mem::take(&mut seats.leader) {
-            old.unblock();
+        match seats.leader {
+            Leader::Nobody | Leader::Told => {}
+            Leader::Lingers => {
+                seats.leader = Leader::Told;
+                self.linger.notify_one();
+            }
+            Leader::Waits => {
+                seats.leader = Leader::Nobody;
+                old.unblock();
+            }
         }
         self.call(&mut seats);
         Ok(stream)
@@ -265,9 +297,21 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether tiny_http is to be told of what the gate has put into the exchange: nobody is on the way there yet.
+    /// Says to whoever leads that there is work in the exchange. True where that one waits for a message from tiny_http,
+    /// and none is on its way there yet.
     pub fn tell(&self) -> bool {
-        !std::mem::replace(&mut lock(&self.seats).is_told, true)
+        let mut seats = lock(&self.seats);
+        match seats.leader {
+            Leader::Nobody => seats.has_news = true,
+            Leader::Lingers => {
+                seats.leader = Leader::Told;
+                drop(seats);
+                self.linger.notify_one();
+            }
+            Leader::Told => {}
+            Leader::Waits => return !std::mem::replace(&mut seats.is_told, true),
+        }
+        false
     }
 
     /// Called by the gate after it put jobs into the exchange, and again when it was told to look again: sees to it that
@@ -279,7 +323,7 @@ impl Pool {
             watch.since = None;
             return Seen::Nothing;
         }
-        if seats.threads >= self.most() && seats.spares == 0 && !seats.leader {
+        if seats.threads >= self.most() && seats.spares == 0 && seats.leader == Leader::Nobody {
             // All are at work, and each takes the next one when it is done.
             watch.since = None;
             return Seen::Nothing;
@@ -287,7 +331,8 @@ impl Pool {
         let now = self.exchange.elapsed();
         let (slow, overdue) = (now - watch.at >= UNPICKED, pace.taken < watch.put);
         let mut is_called = true;
-        if !seats.leader && (now.saturating_sub(pace.taken_at) > AWAY || (slow && overdue)) {
+        let has_leader = seats.leader != Leader::Nobody;
+        if !has_leader && (now.saturating_sub(pace.taken_at) > AWAY || (slow && overdue)) {
             let waiting = pace.put - pace.taken;
             self.calls.store(waiting - 1, Ordering::SeqCst);
             is_called = self.call(&mut seats);
@@ -296,7 +341,7 @@ impl Pool {
             (watch.put, watch.at) = (pace.put, now);
         }
         let waited = match watch.since {
-            Some(since) if seats.leader && watch.picked == seats.picked => now - since,
+            Some(since) if has_leader && watch.picked == seats.picked => now - since,
             _ => {
                 (watch.since, watch.picked, watch.times) = (Some(now), seats.picked, 0);
                 Duration::ZERO
@@ -313,7 +358,7 @@ impl Pool {
 
     /// Has a spare thread, or a new one, come for the next job. False when no thread can be had.
     fn call(self: &Arc<Pool>, seats: &mut Seats) -> bool {
-        if seats.leader {
+        if seats.leader != Leader::Nobody {
             return true;
         }
         if seats.spares > 0 {
@@ -365,19 +410,33 @@ impl Pool {
                 ANSWERED.take();
             }
             let mut seats = lock(&self.seats);
-            if seats.leader {
+            if seats.leader != Leader::Nobody {
                 seats.spares += 1;
                 let waited = self.spare.wait_timeout(seats, SPARE_TIME);
                 let (back, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
                 seats = back;
                 seats.spares -= 1;
-                if timeout.timed_out() && seats.leader {
+                if timeout.timed_out() && seats.leader != Leader::Nobody {
                     seats.threads -= 1;
                     return;
                 }
                 continue;
             }
-            seats.leader = true;
+            if std::mem::take(&mut seats.has_news) {
+                continue;
+            }
+            if !seats.is_told {
+                seats.leader = Leader::Lingers;
+                let lingers = |seats: &mut Seats| seats.leader == Leader::Lingers;
+                let waited = self.linger.wait_timeout_while(seats, LINGER, lingers);
+                seats = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                if seats.leader == Leader::Told {
+                    seats.leader = Leader::Nobody;
+                    seats.picked += 1;
+                    continue;
+                }
+            }
+            seats.leader = Leader::Waits;
             let (tiny, built) = (Arc::clone(&seats.tiny), seats.built);
             drop(seats);
 
@@ -385,7 +444,7 @@ impl Pool {
 
             let mut seats = lock(&self.seats);
             if seats.built == built {
-                seats.leader = false;
+                seats.leader = Leader::Nobody;
                 if received.is_ok() {
                     // From now on it is somebody else's news: what was put before this is found by this thread.
                     seats.is_told = false;
@@ -563,4 +622,88 @@ impl Date {
 /// Writes the head of an answer that the gate gives by itself, replacing what is there.
 pub(crate) fn render_head(response: &Response, out: &mut Vec<u8>, minor: u8, keep_alive: bool) {
     HEAD.with_borrow_mut(|(_, date)| response.render_head(out, date.now(), minor, keep_alive));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> (Arc<Pool>, UnixStream) {
+        let routes = Arc::new(Routes::default());
+        let started = Pool::start(Exchange::of_nobody(), routes, 1).unwrap();
+        started.0.wait_for_trial().unwrap();
+        started
+    }
+
+    /// Waits until the one thread leads in this way, having picked up so much.
+    fn wait(pool: &Pool, leader: Leader, picked: u64) {
+        let is_there = || {
+            let seats = lock(&pool.seats);
+            (seats.leader, seats.picked) == (leader, picked)
+        };
+        let begun = Instant::now();
+        while !is_there() {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_lingers_is_told_without_a_message() {
+        let (pool, _stream) = pool();
+        for picked in 1..4 {
+            wait(&pool, Leader::Lingers, picked);
+            assert!(!pool.tell());
+            assert!(!lock(&pool.seats).is_told);
+        }
+        wait(&pool, Leader::Lingers, 4);
+    }
+
+    #[test]
+    fn what_comes_while_nobody_leads_is_looked_for_before_anybody_waits() {
+        let (pool, _stream) = pool();
+        wait(&pool, Leader::Lingers, 1);
+        let mut seats = lock(&pool.seats);
+        seats.leader = Leader::Nobody;
+        drop(seats);
+        assert!(!pool.tell());
+        let mut seats = lock(&pool.seats);
+        assert!(seats.has_news);
+        // It comes back from its work.
+        seats.leader = Leader::Told;
+        drop(seats);
+        pool.linger.notify_one();
+        wait(&pool, Leader::Lingers, 2);
+        assert!(!lock(&pool.seats).has_news);
+    }
+
+    #[test]
+    fn who_waits_is_told_with_one_message() {
+        let (pool, stream) = pool();
+        wait(&pool, Leader::Lingers, 1);
+        // As if its time were over; the thread itself still lingers.
+        lock(&pool.seats).leader = Leader::Waits;
+        assert!(pool.tell());
+        assert!(!pool.tell(), "it is under way");
+        (&stream).write_all(MESSAGE).unwrap();
+        pool.linger.notify_one();
+        wait(&pool, Leader::Lingers, 2);
+        assert!(!lock(&pool.seats).is_told);
+    }
+
+    #[test]
+    fn a_thread_that_lingers_comes_to_the_tiny_http_that_was_made_anew() {
+        let (pool, old) = pool();
+        wait(&pool, Leader::Lingers, 1);
+        let stream = pool.rebuild().unwrap();
+        drop(old);
+        wait(&pool, Leader::Lingers, 2);
+        let mut seats = lock(&pool.seats);
+        seats.is_told = true;
+        seats.leader = Leader::Told;
+        drop(seats);
+        pool.linger.notify_one();
+        (&stream).write_all(MESSAGE).unwrap();
+        wait(&pool, Leader::Lingers, 4);
+    }
 }
