@@ -269,6 +269,11 @@ impl Exchange {
         Some((job, is_more))
     }
 
+    /// Whether there is a job that no handler has taken.
+    pub fn has_jobs(&self) -> bool {
+        !lock(&self.jobs).queue.is_empty()
+    }
+
     /// How the jobs go.
     pub fn pace(&self) -> Pace {
         lock(&self.jobs).pace

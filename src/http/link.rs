@@ -108,12 +108,10 @@ impl<B: Behind> Link<B> {
         }
         self.exchange.lend(&mut self.round);
         self.look_again = Some(Duration::ZERO);
-        let Some(mut stream) = self.stream.as_ref() else {
+        let needs_message = self.behind.tell();
+        let Some(mut stream) = self.stream.as_ref().filter(|_| needs_message) else {
             return Ok(());
         };
-        if !self.behind.tell() {
-            return Ok(());
-        }
         loop {
             match stream.write(MESSAGE) {
                 Ok(count) if count == MESSAGE.len() => return Ok(()),

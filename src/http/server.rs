@@ -81,13 +81,24 @@ enum Leader {
     Waits,
 }
 
+/// What a thread does that has found no work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It looks again.
+    Look,
+    /// It rests, for another one leads.
+    Rest,
+    /// It leads, and lingers first.
+    Linger,
+    /// It leads, and a message is under way.
+    Wait,
+}
+
 struct Seats {
     tiny: Arc<Tiny>,
     /// Counts the servers, so that who comes back from an old one knows.
     built: u64,
     leader: Leader,
-    /// Work came while nobody led: who leads next looks for it first.
-    has_news: bool,
     /// A message is under way. Whoever picks it up finds all that there is to do by then, so there need not be another.
     is_told: bool,
     /// Messages that were picked up, and times that who lingered was told.
@@ -209,7 +220,6 @@ impl Pool {
             tiny: Arc::new(tiny),
             built: 1,
             leader: Leader::Nobody,
-            has_news: false,
             is_told: false,
             picked: 0,
             threads: 0,
@@ -302,13 +312,13 @@ impl Pool {
     pub fn tell(&self) -> bool {
         let mut seats = lock(&self.seats);
         match seats.leader {
-            Leader::Nobody => seats.has_news = true,
+            // Who leads next looks for it first.
+            Leader::Nobody | Leader::Told => {}
             Leader::Lingers => {
                 seats.leader = Leader::Told;
                 drop(seats);
                 self.linger.notify_one();
             }
-            Leader::Told => {}
             Leader::Waits => return !std::mem::replace(&mut seats.is_told, true),
         }
         false
@@ -389,13 +399,28 @@ impl Pool {
         if self.calls.load(Ordering::SeqCst) > 0 {
             match is_more {
                 true => {
-                    self.calls.fetch_sub(1, Ordering::SeqCst);
-                    self.call(&mut lock(&self.seats));
+                    let less = |calls: u64| calls.checked_sub(1);
+                    let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
+                    // Not where two have seen the last call.
+                    if self.calls.fetch_update(set, fetch, less).is_ok() {
+                        self.call(&mut lock(&self.seats));
+                    }
                 }
                 false => self.calls.store(0, Ordering::SeqCst),
             }
         }
         Some(job)
+    }
+
+    /// What a thread does that has found no work.
+    fn next(&self, seats: &Seats) -> Next {
+        match seats.leader {
+            Leader::Lingers | Leader::Told | Leader::Waits => Next::Rest,
+            // It has come since. What comes from now on is told to whoever leads.
+            Leader::Nobody if self.exchange.has_jobs() => Next::Look,
+            Leader::Nobody if seats.is_told => Next::Wait,
+            Leader::Nobody => Next::Linger,
+        }
     }
 
     /// The life of a handler thread.
@@ -410,31 +435,32 @@ impl Pool {
                 ANSWERED.take();
             }
             let mut seats = lock(&self.seats);
-            if seats.leader != Leader::Nobody {
-                seats.spares += 1;
-                let waited = self.spare.wait_timeout(seats, SPARE_TIME);
-                let (back, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-                seats = back;
-                seats.spares -= 1;
-                if timeout.timed_out() && seats.leader != Leader::Nobody {
-                    seats.threads -= 1;
-                    return;
-                }
-                continue;
-            }
-            if std::mem::take(&mut seats.has_news) {
-                continue;
-            }
-            if !seats.is_told {
-                seats.leader = Leader::Lingers;
-                let lingers = |seats: &mut Seats| seats.leader == Leader::Lingers;
-                let waited = self.linger.wait_timeout_while(seats, LINGER, lingers);
-                seats = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-                if seats.leader == Leader::Told {
-                    seats.leader = Leader::Nobody;
-                    seats.picked += 1;
+            match self.next(&seats) {
+                Next::Look => continue,
+                Next::Rest => {
+                    seats.spares += 1;
+                    let waited = self.spare.wait_timeout(seats, SPARE_TIME);
+                    let (back, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+                    seats = back;
+                    seats.spares -= 1;
+                    if timeout.timed_out() && seats.leader != Leader::Nobody {
+                        seats.threads -= 1;
+                        return;
+                    }
                     continue;
                 }
+                Next::Linger => {
+                    seats.leader = Leader::Lingers;
+                    let lingers = |seats: &mut Seats| seats.leader == Leader::Lingers;
+                    let waited = self.linger.wait_timeout_while(seats, LINGER, lingers);
+                    seats = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                    if seats.leader == Leader::Told {
+                        seats.leader = Leader::Nobody;
+                        seats.picked += 1;
+                        continue;
+                    }
+                }
+                Next::Wait => {}
             }
             seats.leader = Leader::Waits;
             let (tiny, built) = (Arc::clone(&seats.tiny), seats.built);
@@ -627,6 +653,9 @@ pub(crate) fn render_head(response: &Response, out: &mut Vec<u8>, minor: u8, kee
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::client::{Client, Token, Watched};
+    use crate::http::exchange::Loaned;
+    use std::borrow::Cow;
 
     fn pool() -> (Arc<Pool>, UnixStream) {
         let routes = Arc::new(Routes::default());
@@ -660,21 +689,41 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_while_nobody_leads_is_looked_for_before_anybody_waits() {
+    fn nobody_leads_or_rests_while_nobody_looks_for_work() {
         let (pool, _stream) = pool();
         wait(&pool, Leader::Lingers, 1);
         let mut seats = lock(&pool.seats);
+        assert_eq!(pool.next(&seats), Next::Rest);
         seats.leader = Leader::Nobody;
-        drop(seats);
-        assert!(!pool.tell());
-        let mut seats = lock(&pool.seats);
-        assert!(seats.has_news);
-        // It comes back from its work.
-        seats.leader = Leader::Told;
-        drop(seats);
-        pool.linger.notify_one();
-        wait(&pool, Leader::Lingers, 2);
-        assert!(!lock(&pool.seats).has_news);
+        assert_eq!(pool.next(&seats), Next::Linger);
+        seats.is_told = true;
+        assert_eq!(pool.next(&seats), Next::Wait);
+        // Two have come, and another thread has taken the first.
+        pool.exchange.lend(&mut vec![refill(), refill()]);
+        assert!(pool.exchange.take().is_some());
+        assert_eq!(pool.next(&seats), Next::Look);
+        seats.is_told = false;
+        assert_eq!(pool.next(&seats), Next::Look);
+        assert!(pool.exchange.take().is_some());
+        assert_eq!(pool.next(&seats), Next::Linger);
+    }
+
+    /// A piece of an answer that is to be made, for a client that is gone.
+    fn refill() -> Job {
+        let (client, _) = UnixStream::pair().unwrap();
+        let nothing = Load::Bytes(Cow::Borrowed(b""), 0);
+        Job {
+            loaned: Loaned {
+                client: Arc::new(Client::new(client.into(), None)),
+                token: Token::new(0, 0),
+                more: false,
+                since: 0,
+                watched: Watched::Input,
+            },
+            work: Work::Refill(Box::new(Output::new(Vec::new(), nothing, false))),
+            size: 0,
+            _leave: None,
+        }
     }
 
     #[test]

@@ -87,15 +87,23 @@ pub fn of_machine() -> u64 {
 
 /// Has what is large come from the kernel, and go back there as soon as it is freed, and lets threads share as many arenas
 /// as there are processors, `mallopt(3)`. The GNU library would otherwise keep what its many threads have freed, and make
-/// an arena for each of them, which takes five system calls; others do not.
+/// an arena for each of them, which takes five system calls; others do not. Where the environment says how many arenas
+/// there are to be, it has its way.
 pub fn be_thrifty() {
-    // SAFETY: sysconf takes a number and returns one; mallopt takes two, and concerns allocations that are yet to be made.
     #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
-        let processors = libc::sysconf(libc::_SC_NPROCESSORS_ONLN);
-        libc::mallopt(libc::M_ARENA_MAX, processors.clamp(1, 1024) as i32)
-    };
+    {
+        let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
+        let is_tuned = tunables.to_string_lossy().contains("malloc.arena_max")
+            || std::env::var_os("MALLOC_ARENA_MAX").is_some();
+        // SAFETY: mallopt takes two numbers, and concerns allocations that are yet to be made; sysconf takes one.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+            if !is_tuned {
+                let processors = libc::sysconf(libc::_SC_NPROCESSORS_ONLN);
+                libc::mallopt(libc::M_ARENA_MAX, processors.clamp(1, 1024) as i32);
+            }
+        }
+    }
 }
 
 /// Gives memory that was freed back to the kernel, `malloc_trim(3)`. Only the GNU library keeps so much that it is
