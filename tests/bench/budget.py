@@ -2,8 +2,8 @@
 """What one executable of hade takes, beside what it may: bytes, memory and threads when idle, and instructions per request.
 
 budget.py PROGRAM TARGET DEMO, the target being that of Rust that it was built for, and the demo a program with a handler at
-/hello; the program's own page needs none. None of these depends on how fast or busy the machine is. The exit status is 1 where
-one is too much.
+/hello; the program's own page needs none. None of these depends on how fast or busy the machine is, but that a handler which is
+asked again soon enough takes half as much. The exit status is 1 where one is too much.
 """
 
 import glob
