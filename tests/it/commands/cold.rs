@@ -1,7 +1,7 @@
 //! `restart --cold`: whatever can be found out before the stop is found out before it, and a service that cannot be
 //! started again the same way is not stopped.
 
-use crate::support::{Place, Site, has, run, skip};
+use crate::support::{Place, Site, has, run, skip, wait_until};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
@@ -184,6 +184,10 @@ fn sockets_that_cannot_be_bound_are_found_before_it_is_stopped() {
         );
     }
     drop(other);
+    // A command that another test is about to run may have it for a moment yet.
+    wait_until(20, "the end of the other listener", || {
+        std::net::TcpStream::connect(("127.0.0.2", port)).is_err()
+    });
     // Its own, written in another way, will be free.
     for own in [
         format!(":{port}"),
