@@ -52,9 +52,10 @@ quick: ## run the tests that half a minute is enough for: units, histories of th
 	$(CARGO) test --locked --lib --bins
 	$(CARGO) test --locked --test it -- --test-threads=8 tidy:: commands::start:: commands::state:: commands::stop:: commands::restart::
 
-check: ## formatting, lints and documentation, warnings denied; licences of what is linked
+check: ## formatting, lints and documentation, warnings denied; a processor without 64-bit atomics; licences of what is linked
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTFLAGS='--cfg hade_halves -D warnings' $(CARGO) check --locked --bins
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 	@! $(CARGO) tree --locked --edges no-dev --prefix none --format '{l}: {p}' | \
 	grep -vE '^(MIT|Apache-2\.0|BSD-3-Clause|Unicode-3\.0| OR | AND |[()])+: ' || { echo 'licences that nobody has agreed to' >&2; exit 1; }

@@ -20,14 +20,13 @@ use super::routes::Routes;
 use super::upload::Failure;
 use crate::clock::Utc;
 use crate::log;
-use crate::sys::atomic::AtomicU64;
 use crate::sys::{signal, socket, title};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,7 +63,7 @@ pub(crate) struct Pool {
     /// The first message was picked up.
     tried: Condvar,
     /// So many who take a job are to call another thread for the next.
-    calls: AtomicU64,
+    calls: AtomicUsize,
     most: usize,
 }
 
@@ -234,7 +233,7 @@ impl Pool {
             spare: Condvar::new(),
             linger: Condvar::new(),
             tried: Condvar::new(),
-            calls: AtomicU64::new(0),
+            calls: AtomicUsize::new(0),
             most,
         });
         let mut seats = lock(&pool.seats);
@@ -344,7 +343,7 @@ impl Pool {
         let has_leader = seats.leader != Leader::Nobody;
         if !has_leader && (now.saturating_sub(pace.taken_at) > AWAY || (slow && overdue)) {
             let waiting = pace.put - pace.taken;
-            self.calls.store(waiting - 1, Ordering::SeqCst);
+            self.calls.store(waiting as usize - 1, Ordering::SeqCst);
             is_called = self.call(&mut seats);
         }
         if slow {
@@ -399,7 +398,7 @@ impl Pool {
         if self.calls.load(Ordering::SeqCst) > 0 {
             match is_more {
                 true => {
-                    let less = |calls: u64| calls.checked_sub(1);
+                    let less = |calls: usize| calls.checked_sub(1);
                     let (set, fetch) = (Ordering::SeqCst, Ordering::SeqCst);
                     // Not where two have seen the last call.
                     if self.calls.fetch_update(set, fetch, less).is_ok() {
