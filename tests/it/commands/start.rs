@@ -175,8 +175,14 @@ fn a_busy_port_is_said_before_detaching() {
 fn who_is_in_the_way_is_named() {
     let place = Place::new();
     let args = ["start", "-d", "--address", "127.0.0.2:0"];
-    let site = Site::of(&place.app(&args).ok());
-    let _busy = TcpListener::bind(("127.0.0.1", site.port())).unwrap();
+    let (site, _busy) = loop {
+        let site = Site::of(&place.app(&args).ok());
+        // Another test may have its port on this address.
+        match TcpListener::bind(("127.0.0.1", site.port())) {
+            Ok(busy) => break (site, busy),
+            Err(_) => place.app(&["stop"]).ok(),
+        };
+    };
     let address = format!("127.0.0.1:{}", site.port());
     let said = Place::new().app(&["start", "-d", "--address", &address]);
     assert!(said.failed(1).contains(&has_it()));
