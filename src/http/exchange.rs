@@ -29,6 +29,27 @@ pub(crate) struct Job {
     pub _leave: Option<Permit>,
 }
 
+#[cfg(test)]
+impl Job {
+    /// A piece of an answer that is to be made, for a client that is gone.
+    pub fn of_nobody(index: usize) -> Job {
+        let (client, _) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        let nothing = super::output::Load::Bytes(std::borrow::Cow::Borrowed(b""), 0);
+        Job {
+            loaned: Loaned {
+                client: Arc::new(Client::new(client.into(), None)),
+                token: Token::new(index, 0),
+                more: false,
+                since: 0,
+                watched: Watched::Input,
+            },
+            work: Work::Refill(Box::new(Output::new(Vec::new(), nothing, false))),
+            size: 0,
+            _leave: None,
+        }
+    }
+}
+
 /// The connection that a job is for, and that comes back with its answer.
 pub(crate) struct Loaned {
     pub client: Arc<Client>,

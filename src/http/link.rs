@@ -173,10 +173,6 @@ impl<B: Behind> Link<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::client::{Client, Watched};
-    use crate::http::exchange::Loaned;
-    use crate::http::output::{Load, Output};
-    use std::borrow::Cow;
     use std::cell::{Cell, RefCell};
     use std::io::Read;
     use std::rc::Rc;
@@ -237,23 +233,6 @@ mod tests {
         (link, fake)
     }
 
-    fn job(index: usize) -> Job {
-        let (client, _) = UnixStream::pair().unwrap();
-        let nothing = Load::Bytes(Cow::Borrowed(b""), 0);
-        Job {
-            loaned: Loaned {
-                client: Arc::new(Client::new(client.into(), None)),
-                token: Token::new(index, 0),
-                more: false,
-                since: 0,
-                watched: Watched::Input,
-            },
-            work: Work::Refill(Box::new(Output::new(Vec::new(), nothing, false))),
-            size: 0,
-            _leave: None,
-        }
-    }
-
     /// The seats of the connections whose jobs wait, in the order in which they are taken.
     fn taken(link: &Link<Rc<Fake>>) -> Vec<usize> {
         let jobs = std::iter::from_fn(|| link.exchange.take());
@@ -263,19 +242,19 @@ mod tests {
     #[test]
     fn what_is_lent_in_a_round_is_told_with_one_message() {
         let (mut link, fake) = link();
-        link.lend(job(3));
-        link.lend(job(0));
+        link.lend(Job::of_nobody(3));
+        link.lend(Job::of_nobody(0));
         assert_eq!((fake.heard(), taken(&link).len()), (0, 0));
         link.flush().unwrap();
         assert_eq!((fake.heard(), taken(&link)), (1, vec![3, 0]));
         link.flush().unwrap();
         assert_eq!(fake.heard(), 0);
         // Nobody has picked up the first message: it stands for these, too.
-        link.lend(job(5));
+        link.lend(Job::of_nobody(5));
         link.flush().unwrap();
         assert_eq!(fake.heard(), 0);
         fake.is_told.set(false);
-        link.lend(job(6));
+        link.lend(Job::of_nobody(6));
         link.flush().unwrap();
         assert_eq!((fake.heard(), taken(&link)), (1, vec![5, 6]));
     }
@@ -283,7 +262,7 @@ mod tests {
     #[test]
     fn a_broken_stream_is_replaced_and_told_again_that_there_is_work() {
         let (mut link, fake) = link();
-        link.lend(job(1));
+        link.lend(Job::of_nobody(1));
         fake.theirs.borrow_mut().clear();
         assert!(link.flush().is_err());
         link.rebuild(5000).unwrap();
@@ -304,7 +283,7 @@ mod tests {
         link.rebuild(1).unwrap();
         assert_eq!(link.rebuild_due(), Some(REBUILD_PAUSE));
         // What is lent meanwhile waits for the next one.
-        link.lend(job(2));
+        link.lend(Job::of_nobody(2));
         assert!(link.flush().is_ok());
         fake.fails.set(true);
         assert!(link.rebuild(1000).is_err());
@@ -320,7 +299,7 @@ mod tests {
         let (mut link, fake) = link();
         fake.seen.set(Seen::Stuck);
         assert!(!link.is_stuck(), "nothing was lent");
-        link.lend(job(0));
+        link.lend(Job::of_nobody(0));
         link.flush().unwrap();
         assert!(link.is_stuck() && link.look_again() == Some(Duration::ZERO));
         fake.seen.set(Seen::Nothing);

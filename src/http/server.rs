@@ -652,9 +652,6 @@ pub(crate) fn render_head(response: &Response, out: &mut Vec<u8>, minor: u8, kee
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::client::{Client, Token, Watched};
-    use crate::http::exchange::Loaned;
-    use std::borrow::Cow;
 
     fn pool() -> (Arc<Pool>, UnixStream) {
         let routes = Arc::new(Routes::default());
@@ -698,31 +695,14 @@ mod tests {
         seats.is_told = true;
         assert_eq!(pool.next(&seats), Next::Wait);
         // Two have come, and another thread has taken the first.
-        pool.exchange.lend(&mut vec![refill(), refill()]);
+        pool.exchange
+            .lend(&mut vec![Job::of_nobody(0), Job::of_nobody(1)]);
         assert!(pool.exchange.take().is_some());
         assert_eq!(pool.next(&seats), Next::Look);
         seats.is_told = false;
         assert_eq!(pool.next(&seats), Next::Look);
         assert!(pool.exchange.take().is_some());
         assert_eq!(pool.next(&seats), Next::Linger);
-    }
-
-    /// A piece of an answer that is to be made, for a client that is gone.
-    fn refill() -> Job {
-        let (client, _) = UnixStream::pair().unwrap();
-        let nothing = Load::Bytes(Cow::Borrowed(b""), 0);
-        Job {
-            loaned: Loaned {
-                client: Arc::new(Client::new(client.into(), None)),
-                token: Token::new(0, 0),
-                more: false,
-                since: 0,
-                watched: Watched::Input,
-            },
-            work: Work::Refill(Box::new(Output::new(Vec::new(), nothing, false))),
-            size: 0,
-            _leave: None,
-        }
     }
 
     #[test]
