@@ -454,8 +454,9 @@ fn holder_of(address: &Address) -> Option<(Pid, String)> {
         let text = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         (*pid, text.trim_end().replace(char::is_control, "?"))
     });
-    // Of those that are no master, one whose parent has none of it: the others are its children.
-    let is_child = |pid: Pid| parent_of(pid).is_some_and(|parent| holders.contains(&parent));
+    // Of those that are no master, one whose parent has none of it: the others are its children, or gone by now, as a
+    // program that it has just started. Numbers begin anew, so that these need not come after their parent's.
+    let is_child = |pid: Pid| parent_of(pid).is_none_or(|parent| holders.contains(&parent));
     named.min_by_key(|(pid, name)| (!is_master(name), is_child(*pid)))
 }
 
