@@ -226,14 +226,18 @@ impl Gate {
         }
     }
 
-    /// Takes over what workers that leave have sent.
+    /// Takes over what workers that leave have sent, as far as there are descriptors.
     fn adopt(&mut self) {
-        while let Some(adopted) = self.leaving.next_adopted() {
-            match adopted {
-                Some(fd) => self.desk.adopt(fd),
-                None => self.desk.warn(format_args!(
-                    "a connection of the old worker was lost: no descriptors"
-                )),
+        loop {
+            match self.leaving.next_adopted() {
+                Ok(Some(fd)) => self.desk.adopt(fd),
+                Ok(None) => return,
+                Err(error) => {
+                    self.desk.warn(format_args!(
+                        "connections of the old worker have to wait: {error}"
+                    ));
+                    return self.desk.due(self.desk.now() + HAND_OVER_AGAIN);
+                }
             }
         }
     }
@@ -254,6 +258,9 @@ impl Gate {
         let next = self.door.look(terms.now);
         for token in self.desk.sweep(&terms, next) {
             self.hand_over(token);
+        }
+        if self.leaving.has_no_room() {
+            self.adopt();
         }
     }
 

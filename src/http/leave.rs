@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::orders::{Drain, Drained, Leave, Why};
 use super::table::Table;
 use crate::sys::epoll::Interest;
-use crate::sys::socket;
+use crate::sys::{Errno, is_errno, socket};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(super) struct Leaving {
     sources: Vec<OwnedFd>,
     /// Which of them is heard.
     heard: usize,
+    /// What one of them has sent finds no room here at the moment.
+    has_no_room: bool,
 }
 
 /// What became of a connection that was passed on.
@@ -57,6 +59,7 @@ impl Leaving {
             heir_is_full: false,
             sources: Vec::new(),
             heard: 0,
+            has_no_room: false,
         }
     }
 
@@ -165,7 +168,9 @@ impl Leaving {
     /// Another worker leaves, and sends its connections here. False where it cannot be watched.
     pub fn add_source(&mut self, source: OwnedFd) -> bool {
         let Token(token) = Token::SOURCE;
-        let added = self.exchange.epoll.add(&source, token, Interest::Readable);
+        // On the edge: what finds no room is not to wake anybody.
+        let interest = Interest::ReadableEdge;
+        let added = self.exchange.epoll.add(&source, token, interest);
         self.sources.push(source);
         added.is_ok()
     }
@@ -177,24 +182,37 @@ impl Leaving {
         }
     }
 
-    /// The next connection that was sent here, or `Some(None)` for one that was lost on the way: the kernel had no
-    /// descriptor to give us for it. `None` when there are no more for now.
-    pub fn next_adopted(&mut self) -> Option<Option<OwnedFd>> {
+    /// The next connection that was sent here; `None` when there are no more for now.
+    ///
+    /// # Errors
+    /// There is no descriptor for it. It stays where it is, to be asked for again.
+    pub fn next_adopted(&mut self) -> io::Result<Option<OwnedFd>> {
+        self.has_no_room = false;
         while let Some(source) = self.sources.get(self.heard) {
-            match socket::receive_with_fd(source.as_fd(), &mut [0; 1]) {
-                Ok((1.., fd)) => return Some(fd),
+            match socket::take_fd(source.as_fd()) {
+                Ok(Some(fd)) => return Ok(Some(fd)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.heard += 1,
-                Ok(_) | Err(_) => drop(self.sources.remove(self.heard)),
+                Err(error) if is_errno(&error, Errno::TooManyFiles) => {
+                    (self.heard, self.has_no_room) = (0, true);
+                    return Err(error);
+                }
+                Ok(None) | Err(_) => drop(self.sources.remove(self.heard)),
             }
         }
         self.heard = 0;
-        None
+        Ok(None)
+    }
+
+    /// Whether a connection that was sent here waits for a descriptor.
+    pub fn has_no_room(&self) -> bool {
+        self.has_no_room
     }
 
     /// What the drain came to, after so many requests that were answered, if it is over: everything is closed, or its time is up, and the rest is cut.
     pub fn over(&self, table: &Table, finished: u64, now: u64) -> Option<Drained> {
         let drain = self.drain?;
-        if table.open_count() > 0 && now < drain.deadline {
+        let has_more = table.open_count() > 0 || self.has_no_room;
+        if has_more && now < drain.deadline {
             return None;
         }
         let mut drained = Drained {

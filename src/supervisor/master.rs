@@ -621,12 +621,12 @@ impl Master {
                 self.notify.stopping();
                 self.holdings.unlisten();
             }
-            Action::Drain { pid, within, why } => self.drain(pid, within, why),
+            Action::Drain { pid, within, why } => return self.drain(pid, within, why),
             Action::Inherit { pid, heir } => {
                 let heir = self.way_to(heir);
-                if let (Some(worker), Some(heir)) = (self.roster.find(pid), heir) {
-                    let _ = worker.wire.order_with(&Order::Inherit, heir.as_fd());
-                }
+                let worker = self.roster.find(pid)?;
+                let tell = |heir: OwnedFd| worker.wire.order_with(&Order::Inherit, heir.as_fd());
+                return heir.and_then(tell).err().map(|_| Event::NoWay(pid));
             }
             Action::Kill(pid) => {
                 // Who is in the roster has not been collected, so the number is theirs. The plan may hear of that later.
@@ -654,14 +654,14 @@ impl Master {
         None
     }
 
-    fn drain(&mut self, pid: Pid, within: Duration, going: Going) {
+    /// Tells a worker to leave. The event: it was to have an heir, and has none yet.
+    fn drain(&mut self, pid: Pid, within: Duration, going: Going) -> Option<Event> {
         let (restart, heir) = match going {
             Going::Stop => (false, None),
-            Going::Replaced(heir) => (true, heir.and_then(|heir| self.way_to(heir))),
+            Going::Replaced(heir) => (true, heir),
         };
-        let Some(worker) = self.roster.find(pid) else {
-            return;
-        };
+        let way = heir.and_then(|heir| self.way_to(heir).ok());
+        let worker = self.roster.find(pid)?;
         if let (true, Some(under_way)) = (restart, &mut self.restart) {
             let count = self.holdings.ledger.slot(worker.slot).count();
             under_way.in_flight += count.in_flight;
@@ -682,27 +682,25 @@ impl Master {
             _ => Why::Stop,
         };
         let order = Order::Drain { why, within };
-        let told = match heir {
-            // Without the heir connections live on in the old worker, for one more request.
-            Some(heir) => worker
-                .wire
-                .order_with(&order, heir.as_fd())
-                .or_else(|_| worker.wire.order(&order)),
-            None => worker.wire.order(&order),
-        };
-        if told.is_err() {
+        let is_told = |way: OwnedFd| worker.wire.order_with(&order, way.as_fd()).is_ok();
+        if way.is_some_and(is_told) {
+            return None;
+        }
+        // Without a way to its heir it keeps its connections, for one more request or until there is one.
+        if worker.wire.order(&order).is_err() {
             // Its queue is full, or its end closed. A signal always gets through; it means a stop within the worker's
             // own limit.
             let _ = process::kill(pid, Signal::Term);
         }
+        heir.map(|_| Event::NoWay(pid))
     }
 
     /// A socket by which a worker that leaves passes connections to this one, which stays.
-    fn way_to(&self, heir: Pid) -> Option<OwnedFd> {
-        let heir = self.roster.find(heir)?;
-        let (from, to) = socket::message_pair().ok()?;
-        heir.wire.order_with(&Order::Adopt, to.as_fd()).ok()?;
-        Some(from)
+    fn way_to(&self, heir: Pid) -> io::Result<OwnedFd> {
+        let heir = self.roster.find(heir).ok_or(io::ErrorKind::NotFound)?;
+        let (from, to) = socket::message_pair()?;
+        heir.wire.order_with(&Order::Adopt, to.as_fd())?;
+        Ok(from)
     }
 
     /// Forks a worker. What only a master may hold is let go of in the child by [`Master::into_worker`].

@@ -25,6 +25,8 @@ const WINDOW: Duration = Duration::from_secs(60);
 const MOMENT: Duration = Duration::from_secs(1);
 /// From so many deaths within the window on, the next worker has to wait.
 const PATIENCE: usize = 5;
+/// How soon it is tried again to give a worker an heir.
+const HEIR_AGAIN: Duration = Duration::from_millis(100);
 /// It waits 1 s, then 2, 4, 8, and 8 from then on.
 const LONGEST_WAIT: u32 = 3;
 
@@ -40,6 +42,8 @@ pub(crate) enum Event {
     Failed(Pid, String),
     /// A worker leaves within this time although nobody here told it to: somebody sent it TERM.
     Leaves(Pid, Duration),
+    /// A worker has no way to its heir, as [`Action::Drain`] or [`Action::Inherit`] asked: there were no descriptors.
+    NoWay(Pid),
     /// A worker makes no progress, in these words.
     Late(Pid, String),
     /// A child is gone, in these words.
@@ -175,6 +179,8 @@ struct Worker {
     /// Where it leaves at a restart: it passes its connections on, and to whom.
     passes_on: bool,
     heir: Option<Pid>,
+    /// When it is tried again to give it one.
+    heir_at: Option<Instant>,
     /// When it is killed if it is still there.
     kill_at: Option<Instant>,
     was_killed: bool,
@@ -206,6 +212,11 @@ impl Worker {
     fn kill(&mut self) -> Action {
         self.was_killed = true;
         Action::Kill(self.pid)
+    }
+
+    /// It leaves, and others are to have its connections.
+    fn is_passing(&self) -> bool {
+        self.passes_on && !self.was_killed
     }
 
     /// One of those that are to be there.
@@ -310,6 +321,8 @@ impl Plan {
             .iter()
             .filter(|worker| !worker.was_killed)
             .filter_map(|worker| worker.kill_at);
+        let passing = self.workers.iter().filter(|worker| worker.is_passing());
+        let heirs = passing.filter_map(|worker| worker.heir_at);
         let restart = match self.restart {
             Some(Restart::Checking { until } | Restart::Booting { until }) => Some(until),
             _ => None,
@@ -318,7 +331,8 @@ impl Plan {
             Phase::Stopping { until } => Some(until),
             _ => None,
         };
-        kills.chain(restart).chain(stop).chain(self.due).min()
+        let others = [restart, stop, self.due].into_iter().flatten();
+        kills.chain(heirs).chain(others).min()
     }
 
     /// Whether the worker is of the generation that is being replaced.
@@ -385,6 +399,7 @@ impl Plan {
                 vec![]
             }
             Event::Leaves(pid, within) => self.leaves(now, pid, within),
+            Event::NoWay(pid) => self.no_way(now, pid),
             Event::Late(pid, how) => self.late(now, pid, &how),
             Event::Died(pid, how) => self.died(now, pid, &how),
             Event::Restart => self.begin_restart(now),
@@ -403,19 +418,22 @@ impl Plan {
         {
             self.trouble = None;
         }
-        self.name_heirs(&mut actions);
+        self.name_heirs(now, &mut actions);
         actions
     }
 
     /// Whoever leaves at a restart passes its connections on to one that serves; when that one leaves itself, or is gone,
     /// to another.
-    fn name_heirs(&mut self, actions: &mut Vec<Action>) {
+    fn name_heirs(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let serving = self
             .current()
             .filter(|worker| worker.stage == Stage::Serving);
         let serving: Vec<Pid> = serving.map(|worker| worker.pid).collect();
-        let passing = |worker: &&mut Worker| worker.passes_on && !worker.was_killed;
-        for worker in self.workers.iter_mut().filter(passing) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_passing()) {
+            if worker.heir_at.is_some_and(|at| now < at) {
+                continue;
+            }
+            worker.heir_at = None;
             if worker.heir.is_some_and(|heir| serving.contains(&heir)) {
                 continue;
             }
@@ -436,6 +454,14 @@ impl Plan {
                 None => actions.push(Action::Inherit { pid, heir }),
             }
         }
+    }
+
+    /// It keeps its connections for now, and is given the same heir or another one soon.
+    fn no_way(&mut self, now: Instant, pid: Pid) -> Vec<Action> {
+        if let Some(worker) = self.worker(pid) {
+            (worker.heir, worker.heir_at) = (None, Some(now + HEIR_AGAIN));
+        }
+        vec![]
     }
 
     fn find(&self, pid: Pid) -> Option<&Worker> {
@@ -857,6 +883,7 @@ fn adopted(now: Instant, passed: Passed, is_old: bool) -> Worker {
         // To whom, and whether at all, an exec forgets. One that leaves for a stop has no use for an heir.
         passes_on: stage == Stage::Draining,
         heir: None,
+        heir_at: None,
         kill_at: kill_in.map(|time| now + time),
         was_killed: false,
     }

@@ -93,8 +93,17 @@ impl Wire {
         socket::send_with_fd(self.0.as_fd(), &text.as_bytes()[..cut], fd)
     }
 
-    pub fn next_order(&self) -> Heard<(Order, Option<OwnedFd>)> {
-        self.receive(Order::decode)
+    /// What the master says next. The spare descriptor makes room for one beside an order where there is no other, and is
+    /// had again as soon as there is.
+    pub fn next_order(&self, spare: &mut Option<OwnedFd>) -> Heard<(Order, Option<OwnedFd>)> {
+        if socket::has_no_room_for_next(self.0.as_fd()) {
+            *spare = None;
+        }
+        let heard = self.receive(Order::decode);
+        if spare.is_none() {
+            *spare = self.0.try_clone().ok();
+        }
+        heard
     }
 
     pub fn next_report(&self) -> Heard<Report> {
@@ -254,13 +263,15 @@ mod tests {
         ];
         for order in drains.into_iter().chain(others) {
             master.order(&order).unwrap();
-            assert!(matches!(worker.next_order(), Heard::Message((heard, None)) if heard == order));
+            assert!(
+                matches!(worker.next_order(&mut None), Heard::Message((heard, None)) if heard == order)
+            );
         }
-        assert!(matches!(worker.next_order(), Heard::Nothing));
+        assert!(matches!(worker.next_order(&mut None), Heard::Nothing));
         let (read, write) = crate::sys::fd::pipe().unwrap();
         master.order_with(&Order::Adopt, write.as_fd()).unwrap();
         drop(write);
-        let Heard::Message((Order::Adopt, Some(passed))) = worker.next_order() else {
+        let Heard::Message((Order::Adopt, Some(passed))) = worker.next_order(&mut None) else {
             panic!("no descriptor")
         };
         crate::sys::fd::write(passed.as_fd(), b"x").unwrap();

@@ -328,6 +328,7 @@ fn serve(
     server.reserved = reserved;
     let mut master_is_gone = false;
     let mut terms = 0;
+    let mut spare = wire.as_fd().try_clone_to_owned().ok();
     loop {
         let mut waits = vec![Wait::readable(signals), Wait::readable(&server.over)];
         if !master_is_gone {
@@ -357,7 +358,7 @@ fn serve(
         signals.drain();
         signals::say_what_means_nothing();
         while !master_is_gone {
-            match wire.next_order() {
+            match wire.next_order(&mut spare) {
                 Heard::Message((Order::Drain { why, within }, heir)) => {
                     server.leave(why, within, heir)
                 }

@@ -668,11 +668,49 @@ pub fn send_with_fd(
     retry(|| check(unsafe { libc::sendmsg(to.as_raw_fd(), &message, flags) })).map(drop)
 }
 
-/// `recvmsg(2)` of a message and the descriptor that may be beside it, which is made close-on-exec. Never blocks.
+/// `recvmsg(2)` of a message and the descriptor that may be beside it, which is made close-on-exec; where there is no room
+/// for that it is lost. Never blocks.
 pub fn receive_with_fd(
     from: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<(usize, Option<OwnedFd>)> {
+    receive_message(from, buffer, 0).map(|(count, fd, _)| (count, fd))
+}
+
+/// Takes the next descriptor that was sent here beside a byte; `None` when there will be no more. Never blocks.
+///
+/// # Errors
+/// `WouldBlock` where there is none for now, EMFILE where there is no room for it: then it stays where it is.
+pub fn take_fd(from: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0];
+    loop {
+        // A look makes a descriptor of its own, and what does not fit into the table is still there (`unix(7)`).
+        let (count, fd, is_cut) = receive_message(from, &mut byte, libc::MSG_PEEK)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        if fd.is_none() && is_cut {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        receive(from, &mut byte)?;
+        if fd.is_some() {
+            return Ok(fd);
+        }
+    }
+}
+
+/// Whether the descriptor beside the next message would find no room here.
+pub fn has_no_room_for_next(from: BorrowedFd<'_>) -> bool {
+    let next = receive_message(from, &mut [0], libc::MSG_PEEK);
+    next.is_ok_and(|(_, fd, is_cut)| fd.is_none() && is_cut)
+}
+
+/// A message, the descriptor beside it, and whether something beside it found no room.
+fn receive_message(
+    from: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: i32,
+) -> io::Result<(usize, Option<OwnedFd>, bool)> {
     let mut carrier = Carrier([0; 64]);
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -686,7 +724,7 @@ pub fn receive_with_fd(
     // Room for one descriptor and no padding, which would hold another: the kernel closes what does not fit.
     // SAFETY: CMSG_LEN only computes.
     message.msg_controllen = unsafe { libc::CMSG_LEN(size_of::<i32>() as u32) } as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the message points to `buffer` by way of `part`, and to `carrier`; all live through the call.
     let count = retry(|| check(unsafe { libc::recvmsg(from.as_raw_fd(), &mut message, flags) }))?;
     // SAFETY: the kernel filled in `message`, so its first header, if any, lies within `carrier`; a SCM_RIGHTS one
@@ -699,7 +737,11 @@ pub fn receive_with_fd(
         carries
             .then(|| OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned()))
     };
-    Ok((count as usize, fd))
+    Ok((
+        count as usize,
+        fd,
+        message.msg_flags & libc::MSG_CTRUNC != 0,
+    ))
 }
 
 /// Whether too many descriptors are under way between processes, `unix(7)`.

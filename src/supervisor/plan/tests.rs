@@ -435,6 +435,30 @@ fn who_leaves_at_a_restart_passes_its_connections_on_to_one_that_serves_and_stay
 }
 
 #[test]
+fn who_has_no_way_to_its_heir_is_given_one_soon() {
+    let mut story = replacing(2);
+    story.at(1, Event::Ready(pid(60)));
+    story.at(2, Event::Ready(pid(61)));
+    assert_eq!(story.at(2, Event::NoWay(pid(50))), []);
+    assert_eq!(story.deadline(), Some(102));
+    assert_eq!(story.at(101, Event::Tick), []);
+    assert_eq!(story.at(102, Event::Tick), [inherit(50, 60)]);
+    assert_eq!(story.at(102, Event::NoWay(pid(50))), []);
+    // Nobody is there to have its connections when it is due.
+    story.at(150, Event::Leaves(pid(60), CLOSE_WAIT));
+    story.at(150, Event::Leaves(pid(61), CLOSE_WAIT));
+    story.at(202, Event::Tick);
+    assert!(story.deadline() > Some(202));
+    story.at(300, Event::Spawned(pid(62)));
+    let both = [inherit(50, 62), inherit(51, 62)];
+    assert_eq!(story.at(301, Event::Ready(pid(62))), both);
+    // Who is killed needs none.
+    story.at(302, Event::NoWay(pid(50)));
+    story.at(5_502, Event::Tick);
+    assert!(story.deadline() > Some(5_502));
+}
+
+#[test]
 fn on_a_stop_nothing_is_passed_on() {
     let mut story = replacing(1);
     let heard = story.at(1, Event::Ready(pid(60)));

@@ -97,6 +97,7 @@ enum Plant {
     SkipsTheDelay,
     ForgetsToPrepare,
     ForgetsTheHeir,
+    ForgetsThatThereWasNoWay,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,9 @@ struct Process {
     /// It leaves at a restart and passes its connections on; to whom.
     passes_on: bool,
     heir: Option<Pid>,
+    /// Until when it may be without one, where there was no way to it.
+    no_way_until: u64,
+    is_killed: bool,
     /// When it must be gone.
     until: Option<u64>,
 }
@@ -459,6 +463,19 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Now and then a worker has no way to its heir, and the plan hears of that.
+    fn find_way(&mut self, pid: Pid, actions: &mut VecDeque<Action>) {
+        let fails = self.random.one_in(4);
+        let Some(process) = self.processes.get_mut(&pid.raw()).filter(|_| fails) else {
+            return;
+        };
+        process.heir = None;
+        process.no_way_until = self.now + HEIR_AGAIN.as_millis() as u64;
+        if self.plant != Plant::ForgetsThatThereWasNoWay {
+            actions.extend(self.plan.step(self.time(), Event::NoWay(pid)));
+        }
+    }
+
     fn step(&mut self, event: Event) -> Held {
         if event != Event::Tick {
             self.tell(format_args!("  {event:?}"));
@@ -509,14 +526,18 @@ impl<'a> World<'a> {
                     if let Some(process) = self.processes.get_mut(&pid.raw()) {
                         (process.passes_on, process.heir) = match why {
                             Going::Stop => (false, None),
-                            Going::Replaced(heir) => (true, heir),
+                            Going::Replaced(heir) => (!process.is_killed, heir),
                         };
+                        if process.heir.is_some() {
+                            self.find_way(pid, &mut actions);
+                        }
                     }
                 }
                 Action::Inherit { .. } if plant == Plant::ForgetsTheHeir => {}
                 Action::Inherit { pid, heir } => {
                     if let Some(process) = self.processes.get_mut(&pid.raw()) {
                         process.heir = Some(heir);
+                        self.find_way(pid, &mut actions);
                     }
                 }
                 Action::Kill(_) if plant == Plant::ForgetsToKill => {}
@@ -524,7 +545,7 @@ impl<'a> World<'a> {
                     let after = self.random.below(REAP);
                     if let Some(process) = self.processes.get_mut(&pid.raw()) {
                         process.until = Some(self.now + REAP);
-                        process.passes_on = false;
+                        (process.passes_on, process.is_killed) = (false, true);
                         self.later(after, Happens::Dies(pid));
                     }
                 }
@@ -678,6 +699,8 @@ impl<'a> World<'a> {
                 is_prepared: false,
                 passes_on: false,
                 heir: None,
+                no_way_until: 0,
+                is_killed: false,
                 until: Some(until),
             },
         );
@@ -698,8 +721,10 @@ impl<'a> World<'a> {
             stage == Some(Stage::Serving) && !self.plan.is_old(*pid)
         };
         let somebody_stays = self.plan.workers.iter().any(|worker| stays(&worker.pid));
-        let is_alone =
-            |process: &Process| process.passes_on && !process.heir.is_some_and(|heir| stays(&heir));
+        let is_alone = |process: &Process| {
+            let has_heir = process.heir.is_some_and(|heir| stays(&heir));
+            process.passes_on && !has_heir && self.now > process.no_way_until
+        };
         if somebody_stays && self.processes.values().any(is_alone) {
             return Err("a worker leaves, another one serves, and it is not its heir".into());
         }
@@ -803,6 +828,7 @@ fn what_is_planted_is_noticed() {
             "a worker serves and does not know of the stop",
         ),
         (Plant::ForgetsTheHeir, "and it is not its heir"),
+        (Plant::ForgetsThatThereWasNoWay, "and it is not its heir"),
     ] {
         let found = (1..=WORLDS).find_map(|seed| {
             let why = try_world(seed, plant).err()?;

@@ -1,25 +1,29 @@
 //! Connections that go from one worker to the next, and what happens to them where that one is told to leave before it has
 //! read them, or dies while the one before it still leaves.
 
-use crate::look::comm;
+use crate::look::{comm, descriptors};
 use crate::support::{
-    Meanwhile, Place, Site, Wire, get, holds_for, in_time, is_alive, pattern, signal, wait_until,
-    worker, workers,
+    Meanwhile, Place, Site, Wire, get, has, holds_for, in_time, is_alive, pattern, run, signal,
+    wait_until, worker, workers,
 };
+use std::process::Command;
 
 const ROUNDS: usize = 5;
 
-/// A worker that stands still and has been passed these connections, whose requests have come since.
-fn passed(place: &Place) -> (Site, u32, Vec<Wire>) {
+/// A service with connections between two requests.
+fn with_idle(place: &Place, close_wait: u32) -> (Site, Vec<Wire>) {
     place.write("boot", "");
-    let site = place.start_copy(&["--set", "close_wait=20"]);
-    let old = site.worker();
+    let site = place.start_copy(&["--set", &format!("close_wait={close_wait}")]);
     let mut wires: Vec<Wire> = (0..8).map(|_| site.connect()).collect();
     for wire in &mut wires {
         wire.send(get("/hello"));
         assert_eq!(wire.answer().text(), "Hello, World!");
     }
-    // The master must not see that the new one is ready before that one stands still.
+    (site, wires)
+}
+
+/// A restart whose new worker boots for as long as `boot` says so.
+fn booting(place: &Place, site: &Site, old: u32) -> (Meanwhile, u32) {
     place.write("boot", "wait");
     let restart = Meanwhile::new(place.command_of("prog", &["restart"]));
     let mut new = 0;
@@ -29,12 +33,26 @@ fn passed(place: &Place) -> (Site, u32, Vec<Wire>) {
         let found = others.find(|pid| *pid != old && comm(*pid).ends_with(" worker"));
         found.inspect(|pid| new = *pid).is_some()
     });
-    signal(site.pid, "STOP");
+    (restart, new)
+}
+
+/// Lets the new worker boot to its end.
+fn boot(place: &Place) {
     let ready = place.log().matches("worker ready").count();
     place.write("boot", "");
     wait_until(20, "it is ready", || {
         place.log().matches("worker ready").count() > ready
     });
+}
+
+/// A worker that stands still and has been passed these connections, whose requests have come since.
+fn passed(place: &Place) -> (Site, u32, Vec<Wire>) {
+    let (site, mut wires) = with_idle(place, 20);
+    let old = site.worker();
+    let (restart, new) = booting(place, &site, old);
+    // The master must not see that the new one is ready before that one stands still.
+    signal(site.pid, "STOP");
+    boot(place);
     signal(new, "STOP");
     signal(site.pid, "CONT");
     let said = restart.end(20).ok();
@@ -100,6 +118,93 @@ fn what_was_passed_on_and_not_yet_read_is_passed_on_again() {
         assert_ne!(third, new);
         let known = [third.to_string(), new.to_string()];
         assert!(by.iter().all(|pid| known.contains(pid)), "{by:?}");
+    }
+}
+
+/// A process has room for so many descriptors more than it has.
+fn room_for(pid: u32, more: usize) {
+    let open: Vec<u32> = descriptors(pid).iter().map(|(number, _)| *number).collect();
+    let mut free = (0..).filter(|number| !open.contains(number));
+    let limit = free.nth(more).expect("a number");
+    limit_files(pid, &limit.to_string());
+}
+
+fn limit_files(pid: u32, soft: &str) {
+    let (pid, soft) = (pid.to_string(), format!("--nofile={soft}:"));
+    run(Command::new("prlimit").args(["--pid", &pid, &soft])).ok();
+}
+
+/// An application that has used up its descriptors is what a restart is for.
+#[test]
+fn a_worker_without_descriptors_passes_its_connections_on() {
+    if !has("prlimit") {
+        return;
+    }
+    let place = Place::demo();
+    let (site, mut wires) = with_idle(&place, 60);
+    room_for(site.worker(), 0);
+    let said = place.app_of("prog", &["restart"]).ok();
+    assert!(said.ends_with(" 0 cut\n"), "{said}");
+    let new = site.worker();
+    for wire in &mut wires {
+        assert_eq!(wire.get("/pid").text(), new.to_string());
+    }
+}
+
+#[test]
+fn what_finds_no_descriptor_in_the_new_worker_waits_for_one() {
+    if !has("prlimit") {
+        return;
+    }
+    for (room, leaves) in [(0, false), (3, false), (0, true)] {
+        let place = Place::demo();
+        let (_site, new, mut wires) = passed(&place);
+        room_for(new, room);
+        signal(new, "CONT");
+        place.wait_for_log("connections of the old worker have to wait: Too many open files");
+        if leaves {
+            signal(new, "TERM");
+            place.wait_for_log("signal TERM: draining");
+        }
+        let is_quiet = |wire: &mut Wire| wire.is_quiet();
+        assert!(
+            wires
+                .iter_mut()
+                .map(is_quiet)
+                .filter(|quiet| *quiet)
+                .count()
+                >= 8 - room
+        );
+        limit_files(new, "1000");
+        for wire in &mut wires {
+            assert_eq!(wire.answer().text(), new.to_string());
+        }
+    }
+}
+
+#[test]
+fn where_the_master_has_no_descriptors_connections_are_passed_on_when_it_has() {
+    if !has("prlimit") {
+        return;
+    }
+    let place = Place::demo();
+    let (site, mut wires) = with_idle(&place, 60);
+    let old = site.worker();
+    let (restart, new) = booting(&place, &site, old);
+    let before = descriptors(old).len();
+    room_for(site.pid, 0);
+    boot(&place);
+    wait_until(20, "the old one lets go of the listener", || {
+        descriptors(old).len() < before
+    });
+    // It answers whoever asks meanwhile, and for the last time.
+    let answer = wires.remove(0).get("/pid");
+    assert_eq!(answer.header("Connection"), Some("close"));
+    assert_eq!(answer.text(), old.to_string());
+    limit_files(site.pid, "1000");
+    assert!(restart.end(20).ok().ends_with(" 0 cut\n"));
+    for wire in &mut wires {
+        assert_eq!(wire.get("/pid").text(), new.to_string());
     }
 }
 
