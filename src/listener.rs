@@ -271,10 +271,13 @@ pub fn is_not_there_yet(address: &Address) -> Option<String> {
     let Address::Ip(address) = address else {
         return None;
     };
+    // A port of the kernel's choice, or whatever address there is. The loopback need not be up.
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return None;
+    }
     let tried = socket::try_ip(*address);
     let is_absent = tried.is_err_and(|error| is_errno(&error, Errno::AddressNotAvailable));
-    (is_absent && address.port() != 0)
-        .then(|| format!("{} is not on this machine yet", address.ip()))
+    is_absent.then(|| format!("{} is not on this machine yet", address.ip()))
 }
 
 /// Whether somebody listens at an address, who may be about to leave it.

@@ -2,6 +2,7 @@
 
 use super::signal::{self, Signal};
 use super::{check, inherited, retry};
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -150,17 +151,17 @@ pub fn enter(directory: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fchdir(directory.as_raw_fd()) }).map(drop)
 }
 
-/// A file of `/proc`, which has no length to ask for, in one read and not in ever larger ones.
-fn read_proc(path: &str) -> io::Result<String> {
-    let mut text = String::with_capacity(4096);
-    let file = std::fs::File::open(path)?;
-    io::Read::read_to_string(&mut io::Read::take(file, u64::MAX), &mut text)?;
-    Ok(text)
+/// The beginning of `/proc/PID/status` (`proc(5)`), in one read: its lists come last, and may be long.
+fn status(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<Cow<'_, str>> {
+    let mut file = std::fs::File::open(format!("/proc/{pid}/status"))?;
+    let length = io::Read::read(&mut file, buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]))
 }
 
 /// Whether somebody traces the process, a debugger most likely: `TracerPid` of `proc(5)`.
 pub fn is_traced(pid: Pid) -> bool {
-    let status = read_proc(&format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut buffer = [0; 1024];
+    let status = status(pid, &mut buffer).unwrap_or_default();
     let tracer = status
         .lines()
         .find_map(|line| line.strip_prefix("TracerPid:"));
@@ -206,8 +207,8 @@ pub fn egid() -> u32 {
 /// The effective user of a process, from `/proc/PID/status` (`proc(5)`; the owner of `/proc/PID` is root's for one that
 /// may not be dumped). `None` where there is no such process, or it may not be seen; an error where that is not known.
 pub fn user_of(pid: Pid) -> io::Result<Option<u32>> {
-    let path = format!("/proc/{pid}/status");
-    let status = match read_proc(&path) {
+    let mut buffer = [0; 1024];
+    let status = match status(pid, &mut buffer) {
         Ok(status) => status,
         Err(error)
             if super::is_errno(&error, super::Errno::NoSuchProcess)
@@ -218,7 +219,10 @@ pub fn user_of(pid: Pid) -> io::Result<Option<u32>> {
         {
             return Ok(None);
         }
-        Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+        Err(error) => {
+            let text = format!("/proc/{pid}/status: {error}");
+            return Err(io::Error::new(error.kind(), text));
+        }
     };
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     Ok(line.and_then(|line| line.split_ascii_whitespace().nth(1)?.parse().ok()))
