@@ -85,11 +85,32 @@ impl Utc {
     pub fn http(&self) -> String {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
         let (hour, minute, second) = self.time();
-        let (day, month) = (DAYS[self.weekday], MONTHS[self.month as usize - 1]);
-        format!(
-            "{day}, {:02} {month} {:04} {hour:02}:{minute:02}:{second:02} GMT",
-            self.day, self.year
-        )
+        let mut text = String::with_capacity(29);
+        text += DAYS[self.weekday];
+        text += ", ";
+        push_two(&mut text, self.day);
+        text.push(' ');
+        text += MONTHS[self.month as usize - 1];
+        text.push(' ');
+        match self.year {
+            0..=9999 => {
+                push_two(&mut text, self.year / 100);
+                push_two(&mut text, self.year % 100);
+            }
+            year => text += &year.to_string(),
+        }
+        for (before, number) in [(' ', hour), (':', minute), (':', second)] {
+            text.push(before);
+            push_two(&mut text, number);
+        }
+        text + " GMT"
+    }
+}
+
+/// Two digits. Each answer with a file has a date, and [`fmt`] takes ten times as long.
+fn push_two(text: &mut String, number: u64) {
+    for digit in [number / 10, number % 10] {
+        text.push(char::from(b'0' + digit as u8));
     }
 }
 

@@ -62,6 +62,16 @@ impl Checked {
         self.head.query.map(|query| text(query.of(&self.bytes)))
     }
 
+    /// The values of all fields of this name.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let fields = self.head.fields.iter();
+        let of_name = fields.filter(|field| {
+            let found = field.name.of(&self.bytes);
+            found.eq_ignore_ascii_case(name.as_bytes())
+        });
+        of_name.map(|field| field.value.of(&self.bytes))
+    }
+
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let fields = self.head.fields.iter();
         fields.map(|field| {

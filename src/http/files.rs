@@ -15,6 +15,7 @@ use crate::log;
 use crate::serving::Serving;
 use crate::settings::Settings;
 use crate::sys::file::Patience;
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +59,7 @@ struct Draft<'a> {
 struct Chosen {
     opened: Opened,
     /// The type of the original.
-    kind: String,
+    kind: Cow<'static, str>,
     coding: Option<Coding>,
     /// There is no original for those who do not take this coding.
     is_alone: bool,
@@ -289,6 +290,9 @@ impl Files {
     }
 
     fn is_immutable(&self, target: &Target) -> bool {
+        if self.how.immutable.is_empty() {
+            return false;
+        }
         let mut path = self.shown(target);
         if !target.is_directory {
             path.pop();
@@ -312,16 +316,18 @@ impl Files {
         let size = chosen.opened.size;
         let is_get = draft.request.method() == "GET";
         let decision = conditions::decide(is_get, &validators, size, &|name| draft.field(name));
-        let response = match decision {
+        let mut response = match decision {
             Decision::Failed => return Ok(refusal(412, "the file is another one than expected")),
             Decision::Unsatisfiable => {
                 let range = format!("bytes */{size}");
                 return Ok(refusal(416, "the file is shorter").with_header("Content-Range", range));
             }
             Decision::NotModified => Response::new(304),
-            Decision::Whole => chosen
-                .into_response(200, 0, size)
-                .with_header("Accept-Ranges", "bytes"),
+            Decision::Whole => {
+                let mut response = chosen.into_response(200, 0, size);
+                response.set("Accept-Ranges", "bytes");
+                response
+            }
             Decision::Part { start, length } => {
                 let range = format!("bytes {start}-{}/{size}", start + length - 1);
                 let response = chosen.into_response(206, start, length);
@@ -329,14 +335,12 @@ impl Files {
             }
         };
         draft.cache = cache;
-        let response = response.with_header("ETag", validators.tag);
-        Ok(match validators.modified {
-            Some(seconds) => {
-                let date = Utc::at(seconds.unsigned_abs(), 0).http();
-                response.with_header("Last-Modified", date)
-            }
-            None => response,
-        })
+        response.set("ETag", validators.tag);
+        if let Some(seconds) = validators.modified {
+            let date = Utc::at(seconds.unsigned_abs(), 0).http();
+            response.set("Last-Modified", date);
+        }
+        Ok(response)
     }
 
     fn validators(&self, chosen: &Chosen, now: SystemTime) -> Validators {
@@ -361,9 +365,18 @@ impl Files {
         let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX)
             - i128::from(seconds) * 1_000_000_000
             - i128::from(nanos);
-        let weak = if age < UNSETTLED { "W/" } else { "" };
+        let mut tag = String::with_capacity(48);
+        tag += if age < UNSETTLED { "W/\"" } else { "\"" };
+        push_hex(&mut tag, seconds.unsigned_abs());
+        tag.push('.');
+        push_hex(&mut tag, nanos.into());
+        tag.push('-');
+        push_hex(&mut tag, size);
+        for part in [dash, coding, "\""] {
+            tag += part;
+        }
         Validators {
-            tag: format!("{weak}\"{seconds:x}.{nanos:x}-{size:x}{dash}{coding}\""),
+            tag,
             modified: (age >= 0).then_some(seconds),
         }
     }
@@ -402,16 +415,16 @@ impl Files {
 
     /// What every answer has, whatever it is. How long a page may be kept says nothing of an outage, which a cache would
     /// keep as long (RFC 9111 §3).
-    fn finish(&self, draft: &Draft<'_>, response: Response) -> Response {
+    fn finish(&self, draft: &Draft<'_>, mut response: Response) -> Response {
         let is_cache = |name: &str| name.eq_ignore_ascii_case("Cache-Control");
         let is_page = matches!(response.status(), 200 | 206 | 304);
         let mut headers = self.how.headers.iter();
         let own = headers.find(|(name, _)| is_page && is_cache(name));
-        let default = own.map_or(REVALIDATE.to_owned(), |(_, value)| value.clone());
-        let cache = draft.cache.map_or(default, str::to_owned);
-        let mut response = response
-            .with_header("Cache-Control", cache)
-            .with_header("X-Content-Type-Options", "nosniff");
+        match (draft.cache, own) {
+            (None, Some((_, value))) => response.set("Cache-Control", value.clone()),
+            (cache, _) => response.set("Cache-Control", cache.unwrap_or(REVALIDATE)),
+        }
+        response.set("X-Content-Type-Options", "nosniff");
         let varies = match (draft.varies_by_type, draft.varies) {
             (true, true) => Some("Accept, Accept-Encoding"),
             (true, false) => Some("Accept"),
@@ -419,7 +432,7 @@ impl Files {
             (false, false) => None,
         };
         if let Some(fields) = varies {
-            response = response.with_header("Vary", fields);
+            response.set("Vary", fields);
         }
         let others = self.how.headers.iter().filter(|(name, _)| !is_cache(name));
         others.fold(response, |response, (name, value)| {
@@ -431,10 +444,9 @@ impl Files {
 impl Draft<'_> {
     /// The value of a field, several lines of it as one list (RFC 9110 §5.3).
     fn field(&self, name: &str) -> Option<Vec<u8>> {
-        let lines = self.request.fields();
-        let mut values = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name));
-        let first = values.next()?.1.to_vec();
-        Some(values.fold(first, |all, (_, value)| [&all, &b", "[..], value].concat()))
+        let mut values = self.request.values(name);
+        let first = values.next()?.to_vec();
+        Some(values.fold(first, |all, value| [&all, &b", "[..], value].concat()))
     }
 
     fn codings(&self) -> Vec<Coding> {
@@ -450,12 +462,21 @@ impl Chosen {
 
     /// So many bytes of it, from this place on.
     fn into_response(self, status: u16, start: u64, length: u64) -> Response {
-        let response = Response::of_file(status, self.opened.file, start, length);
-        let response = response.with_header("Content-Type", self.kind);
-        match self.coding {
-            Some(coding) => response.with_header("Content-Encoding", coding.token()),
-            None => response,
+        let mut response = Response::of_file(status, self.opened.file, start, length);
+        response.set("Content-Type", self.kind);
+        if let Some(coding) = self.coding {
+            response.set("Content-Encoding", coding.token());
         }
+        response
+    }
+}
+
+/// A number in hexadecimal. Each answer with a file has three in its tag, and [`std::fmt`] takes several times as long.
+fn push_hex(text: &mut String, number: u64) {
+    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (number >> (4 * place)) as u32 & 15;
+        text.extend(char::from_digit(digit, 16));
     }
 }
 

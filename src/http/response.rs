@@ -44,6 +44,9 @@ const SINGLE: [&str; 10] = [
     "Retry-After",
 ];
 
+/// An answer with a file has as many.
+const FIELDS: usize = 8;
+
 /// Those that are hade's to set.
 const OWN: [&str; 5] = [
     "Content-Length",
@@ -465,13 +468,26 @@ impl Response {
         if let Some(own) = own.find(|own| name.eq_ignore_ascii_case(own)) {
             return Err(format!("header {own} is set by hade"));
         }
+        self.set(name, value);
+        Ok(())
+    }
+
+    /// Sets a field that needs no check.
+    pub(crate) fn set(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) {
+        let (name, value) = (name.into(), value.into());
         let is_single = || SINGLE.iter().any(|one| name.eq_ignore_ascii_case(one));
+        if self.headers.is_empty() {
+            self.headers.reserve(FIELDS);
+        }
         let mut there = self.headers.iter_mut();
         match there.find(|(there, _)| there.eq_ignore_ascii_case(&name)) {
             Some(there) if is_single() => *there = (name, value),
             _ => self.headers.push((name, value)),
         }
-        Ok(())
     }
 
     /// The same with an `ETag`, which is quoted here; what does not fit into one is left out of it. The next request for

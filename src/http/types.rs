@@ -1,10 +1,12 @@
 //! Names of files and the media types that go with them, and which of these types are worth compressing.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 /// What is not in the table.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// By the last extension, in lower case and in order.
+/// By the last extension, in lower case and in order; of text the character set is named.
 static TYPES: &[(&str, &str)] = &[
     ("7z", "application/x-7z-compressed"),
     ("aac", "audio/aac"),
@@ -12,27 +14,27 @@ static TYPES: &[(&str, &str)] = &[
     ("avif", "image/avif"),
     ("bmp", "image/bmp"),
     ("bz2", "application/x-bzip2"),
-    ("css", "text/css"),
-    ("csv", "text/csv"),
+    ("css", "text/css; charset=utf-8"),
+    ("csv", "text/csv; charset=utf-8"),
     ("eot", "application/vnd.ms-fontobject"),
     ("epub", "application/epub+zip"),
     ("flac", "audio/flac"),
     ("geojson", "application/geo+json"),
     ("gif", "image/gif"),
     ("gz", "application/gzip"),
-    ("htm", "text/html"),
-    ("html", "text/html"),
+    ("htm", "text/html; charset=utf-8"),
+    ("html", "text/html; charset=utf-8"),
     ("ico", "image/x-icon"),
-    ("ics", "text/calendar"),
+    ("ics", "text/calendar; charset=utf-8"),
     ("jpeg", "image/jpeg"),
     ("jpg", "image/jpeg"),
-    ("js", "text/javascript"),
+    ("js", "text/javascript; charset=utf-8"),
     ("json", "application/json"),
     ("m3u8", "application/vnd.apple.mpegurl"),
     ("m4a", "audio/mp4"),
     ("map", "application/json"),
-    ("md", "text/markdown"),
-    ("mjs", "text/javascript"),
+    ("md", "text/markdown; charset=utf-8"),
+    ("mjs", "text/javascript; charset=utf-8"),
     ("mov", "video/quicktime"),
     ("mp3", "audio/mpeg"),
     ("mp4", "video/mp4"),
@@ -46,8 +48,8 @@ static TYPES: &[(&str, &str)] = &[
     ("tar", "application/x-tar"),
     ("ts", "video/mp2t"),
     ("ttf", "font/ttf"),
-    ("txt", "text/plain"),
-    ("vtt", "text/vtt"),
+    ("txt", "text/plain; charset=utf-8"),
+    ("vtt", "text/vtt; charset=utf-8"),
     ("wasm", "application/wasm"),
     ("wav", "audio/wav"),
     ("webm", "video/webm"),
@@ -64,18 +66,18 @@ static TYPES: &[(&str, &str)] = &[
 ];
 
 /// The type of a file by its name, where `own` goes before the table.
-pub fn of(name: &[u8], own: &[(String, String)]) -> String {
+pub fn of(name: &[u8], own: &[(String, String)]) -> Cow<'static, str> {
     let at = name.iter().rposition(|&byte| byte == b'.');
     let extension = at.map_or(&b""[..], |at| &name[at + 1..]);
     let own = own
         .iter()
         .find(|(known, _)| extension.eq_ignore_ascii_case(known.as_bytes()));
     if let Some((_, kind)) = own {
-        return with_charset(kind);
+        return with_charset(kind).into();
     }
-    let extension = extension.to_ascii_lowercase();
-    let found = TYPES.binary_search_by_key(&&extension[..], |(known, _)| known.as_bytes());
-    with_charset(found.map_or(UNKNOWN, |at| TYPES[at].1))
+    let lower = || extension.iter().map(u8::to_ascii_lowercase);
+    let found = TYPES.binary_search_by(|(known, _)| known.bytes().cmp(lower()));
+    found.map_or(UNKNOWN, |at| TYPES[at].1).into()
 }
 
 /// Text is in UTF-8 unless its type says something else.
@@ -115,6 +117,8 @@ mod tests {
     #[test]
     fn the_last_extension_decides_in_any_case() {
         assert!(TYPES.is_sorted_by_key(|(extension, _)| *extension));
+        let mut types = TYPES.iter().map(|(_, kind)| *kind);
+        assert!(types.all(|kind| with_charset(kind) == kind));
         let own = [
             ("dat".to_owned(), "text/plain".to_owned()),
             ("css".to_owned(), "text/x-own; charset=latin1".to_owned()),

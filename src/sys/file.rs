@@ -2,6 +2,7 @@
 //! Both give the same verdicts, which the tests below hold against each other.
 
 use super::{check, retry};
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata};
 use std::io;
@@ -25,6 +26,8 @@ const NO_XDEV: u64 = 0x01;
 const LINKS: usize = 40;
 /// Longest path, its final NUL included.
 const PATH_MAX: usize = 4096;
+/// Bytes of a path that needs no memory of its own, the NUL included.
+const SHORT: usize = 256;
 /// EAGAIN means that something was renamed meanwhile, anywhere in the system. After so many the walk by hand, which
 /// need not ask again, is the shorter way.
 const AGAIN: usize = 8;
@@ -93,7 +96,8 @@ pub fn cause(error: &io::Error) -> Cause {
 
 /// Opens a directory by its path, links in it followed, as a place for [`open_beneath`] to start from.
 pub fn open_root(path: &Path, patience: Patience) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut buffer = [0; SHORT];
+    let path = c_path(path.as_os_str().as_bytes(), &mut buffer)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     match patience {
         Patience::Wait => openat(libc::AT_FDCWD, &path, flags),
@@ -123,7 +127,8 @@ pub fn open_beneath(
     purpose: Purpose,
     patience: Patience,
 ) -> io::Result<File> {
-    let named = c_path(path)?;
+    let mut buffer = [0; SHORT];
+    let named = c_path(path, &mut buffer)?;
     if patience == Patience::Cached {
         let resolve = BENEATH | CACHED | NO_XDEV;
         let opened = openat2_at_hand(root.as_raw_fd(), &named, flags(purpose), resolve);
@@ -214,13 +219,18 @@ fn flags(purpose: Purpose) -> i32 {
         }
 }
 
-/// The path for the kernel; nothing is the directory itself.
-fn c_path(path: &[u8]) -> io::Result<CString> {
+/// The path for the kernel; nothing is the directory itself. A short one lies in the buffer, which is of zeros.
+fn c_path<'a>(path: &[u8], buffer: &'a mut [u8; SHORT]) -> io::Result<Cow<'a, CStr>> {
     let path = if path.is_empty() { b"." } else { path };
     if path.len() >= PATH_MAX {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
-    Ok(CString::new(path)?)
+    if path.len() >= SHORT {
+        return Ok(CString::new(path)?.into());
+    }
+    buffer[..path.len()].copy_from_slice(path);
+    let path = CStr::from_bytes_with_nul(&buffer[..=path.len()]);
+    Ok(path.map_err(|_| io::ErrorKind::InvalidInput)?.into())
 }
 
 fn openat2(directory: RawFd, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
@@ -275,7 +285,7 @@ fn walk(
     mut between: impl FnMut(),
 ) -> io::Result<OwnedFd> {
     let fail = |errno: i32| Err(io::Error::from_raw_os_error(errno));
-    c_path(path)?;
+    c_path(path, &mut [0; SHORT])?;
     // The directories that lead from the root to where the walk is, and the names that are still to come, last first.
     let mut above: Vec<OwnedFd> = Vec::new();
     let mut names: Vec<Vec<u8>> = Vec::new();

@@ -34,7 +34,8 @@ fn verdict(opened: io::Result<OwnedFd>) -> Verdict {
 }
 
 fn by_kernel(root: BorrowedFd<'_>, path: &[u8], purpose: Purpose) -> Verdict {
-    let named = match c_path(path) {
+    let mut buffer = [0; SHORT];
+    let named = match c_path(path, &mut buffer) {
         Ok(named) => named,
         Err(error) => return Err(error.raw_os_error()),
     };
