@@ -4,7 +4,7 @@
 use super::body::Chunked;
 use super::checked::Checked;
 use super::client::{Client, Watched};
-use super::exchange::Work;
+use super::exchange::{After, Work};
 use super::expire::{Phase, Standing};
 use super::head::{Length, Parser, Refusal};
 use super::numbers::Asked;
@@ -227,9 +227,9 @@ pub(super) enum Step {
     Refill(Box<Output>),
     /// The same for what may have to wait for a disk: an answer from a file, or the next piece of one.
     Fetch(Work),
-    /// To go on after an answer that is out whole, with so many bytes. `close`: it was the last.
+    /// To go on after an answer that is out whole, with so many bytes.
     Answered {
-        close: bool,
+        after: After,
         sent: u64,
     },
     /// To close it in the middle of an answer.

@@ -6,7 +6,7 @@ use super::bounds::{Bounds, LINGER};
 use super::checked::Checked;
 use super::client::{Client, Loan, Token, Watched};
 use super::connection::{Connection, Incoming, Reading, Step};
-use super::exchange::{Exchange, Job, Loaned, Note, Work};
+use super::exchange::{After, Exchange, Job, Loaned, Note, Work};
 use super::expire::{LOAN_LOOK, LOOK_STEP, Phase, Terms, Verdict};
 use super::head::Refusal;
 use super::link::Link;
@@ -506,7 +506,7 @@ impl Desk {
                 Step::Answer(output) => return self.answer(token, output),
                 Step::Refill(output) => return self.send_on(token, Work::Refill(output), 0, None),
                 Step::Fetch(work) => self.fetch(token, work),
-                Step::Answered { close, sent } => {
+                Step::Answered { after, sent } => {
                     let (slot, asked) = (self.exchange.slot, connection.asked);
                     if connection.current.take().is_none() {
                         slot.add_bytes(sent);
@@ -515,7 +515,7 @@ impl Desk {
                         slot.add_answered(sent, took);
                         self.finished += u64::from(now >= self.counts_from);
                     }
-                    match send::finish(connection, close, now, &self.bounds) {
+                    match send::finish(connection, after, now, &self.bounds) {
                         Step::GoOn => return self.again.push(token),
                         step => step,
                     }
@@ -574,13 +574,15 @@ impl Desk {
         let known = || Known::Request(Arc::clone(&checked));
         let entry = self.exchange.entry(client, status, checked.begun, known);
         let close = self.exchange.is_closing() || !checked.head.keep_alive || response.closes();
+        let more = connection.is_readable || !rest.is_empty();
+        let after = After::answer(&checked, close, more);
         connection.input = rest;
         connection.phase = Phase::Writing;
         connection.asked = self.micros;
         connection.current = Some((Arc::clone(&checked), self.now));
         self.exchange.slot.add_status(status);
         self.exchange.slot.add_lent();
-        send::at_once(connection, response, &checked, close, entry, &mut self.room)
+        send::at_once(connection, response, &checked, after, entry, &mut self.room)
     }
 
     /// Gives a request to the handlers, if they have room for it.

@@ -3,7 +3,9 @@
 //! it last, so that a number which the kernel gives out again can never be met by the wrong one.
 #![forbid(unsafe_code)]
 
+use super::checked::Checked;
 use super::client::{Client, Loan, Token, Watched};
+use super::head::Length;
 use super::output::Output;
 use super::permits::{Permit, Permits};
 use super::record::{Entry, Known, Record};
@@ -70,6 +72,22 @@ pub(crate) enum After {
     Linger,
     /// It ends at once: the client has said that it sends no more.
     Close,
+}
+
+impl After {
+    /// After the answer to this request, which is the last on its connection if that `close`s. `more`: something may have
+    /// come behind it.
+    pub fn answer(checked: &Checked, close: bool, more: bool) -> After {
+        // Nothing can be on its way but for what a client sends against its own word.
+        let is_last = !checked.head.keep_alive
+            && matches!(checked.head.length, Length::None | Length::Known(0))
+            && !more;
+        match (close, is_last) {
+            (false, _) => After::Keep,
+            (true, false) => After::Linger,
+            (true, true) => After::Close,
+        }
+    }
 }
 
 pub(crate) enum Work {
@@ -487,6 +505,25 @@ mod tests {
         let mut events = Events::with_capacity(4);
         let count = exchange.epoll.wait(&mut events, Some(Duration::ZERO));
         (count.unwrap() > 0).then(|| events.token(0))
+    }
+
+    #[test]
+    fn only_what_the_client_itself_ends_is_closed_without_waiting_for_it() {
+        let head =
+            |more: &str| Checked::of_text(&format!("GET / HTTP/1.1\r\nHost: a\r\n{more}\r\n"));
+        let (open, last) = (head(""), head("Connection: close\r\n"));
+        let old = Checked::of_text("GET / HTTP/1.0\r\n\r\n");
+        let body = head("Connection: close\r\nContent-Length: 1\r\n");
+        for (checked, close, more, expected) in [
+            (&open, false, false, After::Keep),
+            (&open, true, false, After::Linger),
+            (&last, true, false, After::Close),
+            (&last, true, true, After::Linger),
+            (&old, true, false, After::Close),
+            (&body, true, false, After::Linger),
+        ] {
+            assert_eq!(After::answer(checked, close, more), expected);
+        }
     }
 
     #[test]

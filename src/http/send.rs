@@ -5,7 +5,7 @@
 use super::bounds::{Bounds, LINGER, LINGER_MOST, LINGER_RATE};
 use super::checked::Checked;
 use super::connection::{Connection, Step};
-use super::exchange::Work;
+use super::exchange::{After, Work};
 use super::expire::Phase;
 use super::head::Refusal;
 use super::output::{Load, Output, Pushed};
@@ -60,17 +60,17 @@ impl Room {
 }
 
 /// An answer of the gate's to a whole request. Usually one call sends all of it; a file that is not at hand is for a
-/// handler's thread to send. `close`: it is the last on its connection.
+/// handler's thread to send.
 pub(super) fn at_once(
     connection: &mut Connection,
     response: Ready,
     checked: &Arc<Checked>,
-    close: bool,
+    after: After,
     mut entry: Option<Box<Entry>>,
     room: &mut Room,
 ) -> Step {
     let (method, minor) = (checked.method(), checked.head.minor);
-    let Room { head, scratch } = room;
+    let (Room { head, scratch }, close) = (room, after != After::Keep);
     server::render_head(&response, head, minor, !close);
     let mut is_away = false;
     let body: &[u8] = match response.sent_file(method) {
@@ -105,7 +105,7 @@ pub(super) fn at_once(
     }
     if has_all && sent == head.len() + body.len() {
         let sent = sent as u64;
-        return Step::Answered { close, sent };
+        return Step::Answered { after, sent };
     }
     let rest = head.get(sent..).unwrap_or_default().to_vec();
     let mut load = response.into_response().into_load(method, minor);
@@ -172,7 +172,10 @@ pub(super) fn push(
     let socket = connection.client.as_fd();
     match output.push_at_hand(socket, &mut room.scratch) {
         Ok(Pushed::Whole) => Step::Answered {
-            close: output.close,
+            after: match output.close {
+                true => After::Linger,
+                false => After::Keep,
+            },
             sent: output.total(),
         },
         Ok(Pushed::Empty) => match output.is_file() {
@@ -220,14 +223,18 @@ pub(super) fn new_deadline(connection: &mut Connection, now: u64, bounds: &Bound
 }
 
 /// An answer is out.
-pub(super) fn finish(connection: &mut Connection, close: bool, now: u64, bounds: &Bounds) -> Step {
+pub(super) fn finish(connection: &mut Connection, after: After, now: u64, bounds: &Bounds) -> Step {
     connection.begun = now;
-    if close {
-        socket::shutdown_write(connection.client.as_fd());
-        connection.phase = Phase::Lingering;
-        connection.input = Vec::new();
-        connection.deadline = now + LINGER;
-        return Step::Wait(Interest::ReadableEdge);
+    match after {
+        After::Keep => {}
+        After::Linger => {
+            socket::shutdown_write(connection.client.as_fd());
+            connection.phase = Phase::Lingering;
+            connection.input = Vec::new();
+            connection.deadline = now + LINGER;
+            return Step::Wait(Interest::ReadableEdge);
+        }
+        After::Close => return Step::Close,
     }
     connection.phase = Phase::Idle;
     connection.deadline = now + bounds.idle;
@@ -287,7 +294,13 @@ mod tests {
             &bounds(),
             &mut Room::new(),
         );
-        assert!(matches!(step, Step::Answered { close: true, .. }));
+        assert!(matches!(
+            step,
+            Step::Answered {
+                after: After::Linger,
+                ..
+            }
+        ));
         let mut heard = [0; 1000];
         let count = theirs.read(&mut heard).unwrap();
         let heard = String::from_utf8_lossy(&heard[..count]);
@@ -316,7 +329,15 @@ mod tests {
                 step => break step,
             }
         };
-        assert!(matches!(step, Step::Answered { close: false, .. }) && heard > 1 << 20);
+        assert!(
+            matches!(
+                step,
+                Step::Answered {
+                    after: After::Keep,
+                    ..
+                }
+            ) && heard > 1 << 20
+        );
     }
 
     #[test]
@@ -339,7 +360,7 @@ mod tests {
         let bounds = bounds();
         let (mut idle, _theirs) = connection();
         assert!(matches!(
-            finish(&mut idle, false, 100, &bounds),
+            finish(&mut idle, After::Keep, 100, &bounds),
             Step::Wait(_)
         ));
         assert_eq!(
@@ -347,11 +368,14 @@ mod tests {
             (Phase::Idle, 100 + bounds.idle)
         );
         idle.input = b"GET".to_vec();
-        assert!(matches!(finish(&mut idle, false, 100, &bounds), Step::GoOn));
+        assert!(matches!(
+            finish(&mut idle, After::Keep, 100, &bounds),
+            Step::GoOn
+        ));
         let (mut last, mut theirs) = connection();
         last.input = b"GET".to_vec();
         assert!(matches!(
-            finish(&mut last, true, 100, &bounds),
+            finish(&mut last, After::Linger, 100, &bounds),
             Step::Wait(_)
         ));
         assert_eq!(
@@ -374,5 +398,8 @@ mod tests {
         assert_eq!(last.deadline, 100 + LINGER + 500);
         drop(theirs);
         assert!(matches!(discard(&mut last, &mut scratch, 800), Step::Close));
+        let (mut over, _theirs) = connection();
+        let step = finish(&mut over, After::Close, 100, &bounds);
+        assert!(matches!(step, Step::Close));
     }
 }

@@ -11,7 +11,6 @@
 
 use super::checked::Checked;
 use super::exchange::{After, Exchange, Job, Lent, Work, lock};
-use super::head::Length;
 use super::output::{Load, Output, Pushed, contain};
 use super::record::Known;
 use super::request::Request;
@@ -521,15 +520,7 @@ impl Pool {
             || response.closes()
             || self.exchange.is_closing()
             || (minor == 0 && response.length().is_none());
-        // Nothing can be on its way but for what a client sends against its own word.
-        let is_last = !checked.head.keep_alive
-            && matches!(checked.head.length, Length::None | Length::Known(0))
-            && !loaned.more;
-        let after = match (close, is_last) {
-            (false, _) => After::Keep,
-            (true, false) => After::Linger,
-            (true, true) => After::Close,
-        };
+        let after = After::answer(checked, close, loaned.more);
         let known = || Known::Request(Arc::clone(checked));
         let status = response.status();
         let mut entry = self
