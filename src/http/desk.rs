@@ -317,21 +317,18 @@ impl Desk {
                 self.come_back(token);
             }
             Note::Over(token) => {
-                let Some(connection) = self.table.get_mut(token) else {
-                    return;
-                };
-                match (connection.phase, connection.client.loan()) {
-                    (Phase::Lent, Loan::Closing(since)) => {
-                        connection.was_slow(since);
-                        connection.current = None;
-                        connection.phase = Phase::Lingering;
-                        self.add_finished(since);
-                    }
-                    // It was seen to be back before.
-                    (Phase::Lingering, _) => {}
-                    _ => return,
+                let connection = self.table.get_mut(token);
+                let connection = connection.filter(|c| c.phase == Phase::Lent);
+                let loan = connection
+                    .as_ref()
+                    .map(|connection| connection.client.loan());
+                if let (Some(connection), Some(Loan::Closing(since))) = (connection, loan) {
+                    connection.was_slow(since);
+                    connection.current = None;
+                    connection.phase = Phase::Lingering;
+                    self.add_finished(since);
+                    self.close(token);
                 }
-                self.close(token);
             }
             Note::Rest {
                 token,

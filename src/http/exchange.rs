@@ -375,7 +375,7 @@ impl Exchange {
         if is_watched.is_err() && after == After::Keep {
             after = After::Linger;
         }
-        if after == After::Linger {
+        if after != After::Keep {
             socket::shutdown_write(client.as_fd());
         }
         let loan = match after {
@@ -388,13 +388,8 @@ impl Exchange {
         // drain, saw it come back, or the drain is seen here and the gate is told.
         let is_awaited = self.is_draining() || self.crowded.load(Ordering::SeqCst);
         if after == After::Close && !is_seen {
-            // The gate closes it now.
-            return self.post(Note::Over(token));
-        }
-        if after == After::Close {
-            socket::shutdown_write(client.as_fd());
-        }
-        if is_more || is_seen || is_awaited || is_watched.is_err() {
+            self.post(Note::Over(token));
+        } else if is_more || is_seen || is_awaited || is_watched.is_err() {
             self.post(Note::Back {
                 token,
                 is_more,
@@ -617,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_answer_shuts_the_connection_or_has_the_gate_close_it() {
+    fn the_last_answer_shuts_the_connection_for_writing() {
         for (after, count) in [(After::Linger, 0), (After::Close, 1)] {
             let exchange = Exchange::of_nobody();
             let (loaned, mut theirs) = loaned(&exchange, true);
@@ -626,10 +621,6 @@ mod tests {
             assert!(matches!(client.standing(), (Loan::Closing(_), false)));
             let notes = exchange.notes();
             assert!(notes.len() == count && notes.iter().all(|n| matches!(n, Note::Over(_))));
-            if after == After::Close {
-                // As the gate does, which is told.
-                drop(client);
-            }
             assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
             assert_eq!(exchange.slot.count().requests, 1);
             assert_eq!(exchange.slot.answers().bytes, 7);
