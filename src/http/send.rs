@@ -234,7 +234,11 @@ pub(super) fn finish(connection: &mut Connection, after: After, now: u64, bounds
             connection.deadline = now + LINGER;
             return Step::Wait(Interest::ReadableEdge);
         }
-        After::Close => return Step::Close,
+        After::Close => {
+            // Should it send something all the same, its end of this comes before the reset.
+            socket::shutdown_write(connection.client.as_fd());
+            return Step::Close;
+        }
     }
     connection.phase = Phase::Idle;
     connection.deadline = now + bounds.idle;

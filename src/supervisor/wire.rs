@@ -101,9 +101,15 @@ impl Wire {
         }
         let heard = self.receive(Order::decode);
         if spare.is_none() {
-            *spare = self.0.try_clone().ok();
+            *spare = self.spare();
         }
         heard
+    }
+
+    /// A descriptor to have in reserve, unless it were the last one.
+    pub fn spare(&self) -> Option<OwnedFd> {
+        let spare = self.0.try_clone().ok();
+        spare.filter(|_| self.0.try_clone().is_ok())
     }
 
     pub fn next_report(&self) -> Heard<Report> {

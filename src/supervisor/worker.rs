@@ -328,7 +328,7 @@ fn serve(
     server.reserved = reserved;
     let mut master_is_gone = false;
     let mut terms = 0;
-    let mut spare = wire.as_fd().try_clone_to_owned().ok();
+    let mut spare = wire.spare();
     loop {
         let mut waits = vec![Wait::readable(signals), Wait::readable(&server.over)];
         if !master_is_gone {

@@ -67,6 +67,26 @@ fn who_still_sends_behind_its_last_answer_makes_room_after_those_who_are_idle() 
     });
 }
 
+/// What it sends meets a connection that is closed: that is a reset, and the end of its answer comes before.
+#[test]
+fn who_sends_on_after_its_own_last_word_reads_its_answer_to_the_end() {
+    let place = Place::demo();
+    let site = place.start(&[]);
+    // The first is answered by the gate, the other by a handler.
+    for path in ["/healthz", "/hello"] {
+        for version in ["1.0", "1.1"] {
+            let last = format!("GET {path} HTTP/{version}\r\nHost: t\r\nConnection: close\r\n\r\n");
+            for _ in 0..100 {
+                let mut wire = site.connect();
+                wire.send(&last);
+                wire.try_send(get("/hello"));
+                assert_eq!(wire.answer().status, 200, "{path}");
+                assert!(wire.is_closed(), "{path}");
+            }
+        }
+    }
+}
+
 /// Nothing happens that would have the gate look: it has to come back to them by itself.
 #[test]
 fn connections_that_say_nothing_make_room_within_a_second_or_so() {
