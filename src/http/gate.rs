@@ -255,12 +255,15 @@ impl Gate {
             why: self.leaving.drain().map(|drain| drain.why),
             has_heir: self.leaving.has_heir(),
         };
+        if self.leaving.has_no_room() {
+            self.adopt();
+        }
         let next = self.door.look(terms.now);
         for token in self.desk.sweep(&terms, next) {
             self.hand_over(token);
         }
         if self.leaving.has_no_room() {
-            self.adopt();
+            self.desk.due(terms.now + HAND_OVER_AGAIN);
         }
     }
 

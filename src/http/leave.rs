@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use super::orders::{Drain, Drained, Leave, Why};
 use super::table::Table;
 use crate::sys::epoll::Interest;
-use crate::sys::{Errno, is_errno, socket};
+use crate::sys::socket;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -185,18 +185,18 @@ impl Leaving {
     /// The next connection that was sent here; `None` when there are no more for now.
     ///
     /// # Errors
-    /// There is no descriptor for it. It stays where it is, to be asked for again.
+    /// There is no descriptor or memory for it. It stays where it is, to be asked for again.
     pub fn next_adopted(&mut self) -> io::Result<Option<OwnedFd>> {
         self.has_no_room = false;
         while let Some(source) = self.sources.get(self.heard) {
             match socket::take_fd(source.as_fd()) {
                 Ok(Some(fd)) => return Ok(Some(fd)),
+                Ok(None) => drop(self.sources.remove(self.heard)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.heard += 1,
-                Err(error) if is_errno(&error, Errno::TooManyFiles) => {
+                Err(error) => {
                     (self.heard, self.has_no_room) = (0, true);
                     return Err(error);
                 }
-                Ok(None) | Err(_) => drop(self.sources.remove(self.heard)),
             }
         }
         self.heard = 0;

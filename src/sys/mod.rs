@@ -62,7 +62,6 @@ pub enum Errno {
     ConnectionRefused = libc::ECONNREFUSED,
     ConnectionAborted = libc::ECONNABORTED,
     NoReader = libc::ENXIO,
-    TooManyFiles = libc::EMFILE,
     NetDown = libc::ENETDOWN,
     Protocol = libc::EPROTO,
     HostDown = libc::EHOSTDOWN,
