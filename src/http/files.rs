@@ -471,7 +471,7 @@ impl Chosen {
     }
 }
 
-/// A number in hexadecimal. Each answer with a file has three in its tag, and [`std::fmt`] takes several times as long.
+/// A number in hexadecimal, without the cost of [`std::fmt`]: each answer with a file has three in its tag.
 fn push_hex(text: &mut String, number: u64) {
     let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
@@ -497,6 +497,19 @@ mod tests {
         };
         let head = Parser::new().advance(&bytes, &roomy).unwrap().unwrap();
         Checked::new(bytes, head)
+    }
+
+    #[test]
+    fn numbers_of_a_tag_are_those_of_fmt() {
+        let powers = (0..64).map(|power| 1 << power);
+        for number in powers
+            .flat_map(|power: u64| [power - 1, power])
+            .chain([u64::MAX])
+        {
+            let mut text = String::new();
+            push_hex(&mut text, number);
+            assert_eq!(text, format!("{number:x}"));
+        }
     }
 
     /// What is answered without patience is what is answered with it; and what was just answered is at hand, where

@@ -262,6 +262,7 @@ impl Gate {
         for token in self.desk.sweep(&terms, next) {
             self.hand_over(token);
         }
+        // Now that this look has set when the next one is.
         if self.leaving.has_no_room() {
             self.desk.due(terms.now + HAND_OVER_AGAIN);
         }

@@ -154,7 +154,7 @@ pub fn enter(directory: BorrowedFd<'_>) -> io::Result<()> {
 /// The beginning of `/proc/PID/status` (`proc(5)`), in one read: its lists come last, and may be long.
 fn status(pid: Pid, buffer: &mut [u8; 1024]) -> io::Result<Cow<'_, str>> {
     let mut file = std::fs::File::open(format!("/proc/{pid}/status"))?;
-    let length = io::Read::read(&mut file, buffer)?;
+    let length = retry(|| io::Read::read(&mut file, buffer))?;
     Ok(String::from_utf8_lossy(&buffer[..length]))
 }
 
@@ -366,4 +366,22 @@ pub fn is_zombie(pid: Pid) -> bool {
     // The name before the state is in brackets and may itself hold brackets and blanks.
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_of_a_process_whose_name_is_no_text_is_known() {
+        // A thread has a name and a number of its own, and a place in /proc by it.
+        let thread = std::thread::spawn(|| {
+            // SAFETY: the name ends with NUL, and is copied by the call.
+            unsafe { libc::prctl(libc::PR_SET_NAME, c"\xff\xfe".as_ptr()) };
+            // SAFETY: takes nothing and touches no memory.
+            Pid::from_raw(unsafe { libc::syscall(libc::SYS_gettid) } as i32).map(user_of)
+        });
+        let user = thread.join().unwrap().expect("a number");
+        assert_eq!(user.unwrap(), Some(euid()));
+    }
 }

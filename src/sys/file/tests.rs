@@ -386,3 +386,18 @@ fn names_of_a_directory() {
     .unwrap();
     assert_eq!(count, 10);
 }
+
+#[test]
+fn a_path_is_the_same_for_the_kernel_however_long_it_is() {
+    for length in [1, SHORT - 2, SHORT - 1, SHORT, SHORT + 1, PATH_MAX - 1] {
+        let path = vec![b'x'; length];
+        let mut buffer = [0; SHORT];
+        assert_eq!(c_path(&path, &mut buffer).unwrap().to_bytes(), path);
+        let mut with_nul = path;
+        with_nul[length - 1] = 0;
+        let error = c_path(&with_nul, &mut [0; SHORT]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{length}");
+    }
+    let error = c_path(&[b'x'; PATH_MAX], &mut [0; SHORT]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENAMETOOLONG));
+}
