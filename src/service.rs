@@ -27,6 +27,8 @@ pub(crate) struct Service {
     pub life: Option<Arc<Life>>,
     /// The program's path as it was started, so that a file put in its place is found at a restart.
     pub program: PathBuf,
+    /// The base name of the executable, which a symbolic link at that path may lead to; without `/proc` nobody knows it.
+    pub executable: Option<String>,
     /// The application's own.
     pub version: Option<String>,
     /// What help says of the application's own commands.
@@ -38,16 +40,7 @@ pub(crate) struct Service {
 impl Service {
     /// The executable's base name with a suffix, in the 15 bytes that the kernel keeps: it is the base that is cut.
     pub fn title(&self, suffix: &str) -> String {
-        let executable = std::env::current_exe().ok();
-        let base = executable
-            .as_deref()
-            .and_then(Path::file_name)
-            .map(|name| name.to_string_lossy());
-        // What the kernel adds when the file was replaced.
-        let base = base
-            .as_deref()
-            .unwrap_or(&self.name)
-            .trim_end_matches(" (deleted)");
+        let base = self.executable.as_deref().unwrap_or(&self.name);
         let room = 15usize.saturating_sub(suffix.len());
         let cut = (0..=base.len().min(room))
             .rev()
@@ -57,13 +50,19 @@ impl Service {
     }
 }
 
+/// The base name of a program's executable, without what the kernel adds when the file was replaced.
+pub(crate) fn base_name(executable: &Path) -> String {
+    let name = executable.file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    name.trim_end_matches(" (deleted)").to_owned()
+}
+
 /// The path that this program was started by: as given with a slash in it, found in PATH otherwise. Symbolic links
 /// stay, so that one that is turned to a new release is followed; but it must lead to the program that runs here.
-pub(crate) fn program_path() -> PathBuf {
+pub(crate) fn program_path(executable: Option<PathBuf>) -> PathBuf {
     use std::os::unix::fs::MetadataExt;
     // Without /proc nobody can compare, but the kernel has left word.
-    let running = std::env::current_exe()
-        .ok()
+    let running = executable
         .or_else(process::executed_path)
         .and_then(|path| crate::place::absolute(&path).ok())
         .unwrap_or_default();
@@ -97,11 +96,11 @@ mod tests {
             routes: Arc::default(),
             life: None,
             program: PathBuf::new(),
+            executable: Some("of-a-long-name".into()),
             version: None,
             commands: String::new(),
             mistake: None,
         };
-        // The name of a test executable is long.
         for suffix in [" app", " worker"] {
             let title = service.title(suffix);
             assert!(

@@ -9,7 +9,7 @@ use crate::http::pattern::{Handler, Page};
 use crate::http::request::{Request, Worker};
 use crate::http::response::{IntoResponse, Response};
 use crate::http::routes::Routes;
-use crate::service::{Life, Service, program_path};
+use crate::service::{Life, Service, base_name, program_path};
 use crate::settings::{self, Own};
 use std::fmt::Display;
 use std::io::Write;
@@ -693,11 +693,13 @@ impl<S> App<S> {
         let mistakes = routes.finish();
         settings::name_own(&own);
         let listed = call::list(&name, &commands);
+        let executable = std::env::current_exe().ok();
         let service = Service {
             name,
             routes: Arc::new(routes),
             life: life.map(Arc::new),
-            program: program_path(),
+            executable: executable.as_deref().map(base_name),
+            program: program_path(executable),
             version,
             commands: listed,
             mistake: mistakes.into_iter().next(),
