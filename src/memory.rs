@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// How much more willingly than the rest of its service a worker is killed, of 1000.
@@ -123,10 +123,17 @@ fn field(text: &str, name: &str) -> Option<u64> {
 /// Lets the kernel, when memory runs out, kill this process rather than one that nobody would replace. Its children
 /// are offered with it. Does nothing where `/proc` is missing, or where the service was told to be spared.
 pub fn offer_oneself() {
-    let path = Path::new("/proc/self/oom_score_adj");
-    let score = read(path).and_then(|text| text.trim().parse().ok());
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/proc/self/oom_score_adj");
+    let Ok(mut file) = file else { return };
+    let mut bytes = [0; 16];
+    let length = file.read(&mut bytes).unwrap_or(0);
+    let score = std::str::from_utf8(&bytes[..length]).ok();
+    let score = score.and_then(|text| text.trim().parse().ok());
     if let Some(more) = score.and_then(offered) {
-        let _ = fs::write(path, more.to_string());
+        let _ = file.write(more.to_string().as_bytes());
     }
 }
 

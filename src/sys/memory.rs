@@ -95,14 +95,25 @@ pub fn be_thrifty() {
         let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
         let is_tuned = tunables.to_string_lossy().contains("malloc.arena_max")
             || std::env::var_os("MALLOC_ARENA_MAX").is_some();
-        // SAFETY: mallopt takes two numbers, and concerns allocations that are yet to be made; sysconf takes one.
+        // SAFETY: mallopt takes two numbers, and concerns allocations that are yet to be made.
         unsafe {
             libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
             if !is_tuned {
-                let processors = libc::sysconf(libc::_SC_NPROCESSORS_ONLN);
-                libc::mallopt(libc::M_ARENA_MAX, processors.clamp(1, 1024) as i32);
+                libc::mallopt(libc::M_ARENA_MAX, processors());
             }
         }
+    }
+}
+
+/// How many processors this process may use, 1 where the kernel does not say or has more than the set has room for.
+#[cfg(target_env = "gnu")]
+fn processors() -> i32 {
+    // SAFETY: cpu_set_t is plain integers, for which all zeros is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set lives through both calls, and its size is told.
+    unsafe {
+        libc::sched_getaffinity(0, size_of_val(&set), &mut set);
+        libc::CPU_COUNT(&set).max(1)
     }
 }
 
