@@ -6,13 +6,14 @@ use super::running::{PATIENCE, who};
 use super::stop::{close_wait, unreachable};
 use super::{check_files, cold, shown, tell};
 use crate::error::{Error, Result, exit};
-use crate::pidfile::Runs;
+use crate::pidfile::{Process, Runs};
 use crate::service::Service;
 use crate::settings::{Overrides, Settings};
-use crate::supervisor::control::{self, Question};
+use crate::supervisor::control::{self, Answer, Question};
 use crate::supervisor::master::Start;
 use crate::supervisor::plan::BOOT_TIME;
-use std::time::Duration;
+use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
 
 /// How much longer than its own limits the master is given to answer.
 const SLACK: Duration = Duration::from_secs(5);
@@ -48,24 +49,20 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
         ..ours
     }
     .to_args();
-    // A master that does not even say how it is would keep this command waiting for nothing.
-    let is_there =
-        control::ask_until_heard(&settings.place.socket, master, &Question::State, PATIENCE);
-
     let question = Question::Restart(flags);
-    let answer = is_there.and_then(|facts| {
-        // Checking, booting and draining have their limits; the master keeps them.
-        let patience = close_wait(&facts).max(settings.close_wait);
-        control::ask_until_heard(
-            &settings.place.socket,
-            master,
-            &question,
-            BOOT_TIME * 2 + patience + SLACK,
-        )
+    let begun = Instant::now();
+    let answer = control::ask_until_heard_and(&settings.place.socket, master, &question, |it| {
+        outcome(&settings, master, it)
     });
     let answer = answer.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => "it runs as another user",
+            ErrorKind::TimedOut => {
+                let waited = begun.elapsed().as_secs();
+                return Error::failed(format!(
+                    "pid {pid} was asked to restart, and is not done after {waited} s; \"app state\" tells how it is"
+                ));
+            }
+            ErrorKind::PermissionDenied => "it runs as another user",
             _ => "\"app restart --cold\" does without",
         };
         Error::failed(format!(
@@ -100,4 +97,31 @@ pub fn restart(service: Service, settings: Settings, own: Overrides, cold: bool)
         ))),
         _ => Err(Error::failed(format!("restart given up: {}", word(1)))),
     }
+}
+
+/// Waits for what came of it. Checking, booting and draining have their limits; the master keeps them.
+///
+/// # Errors
+/// `TimedOut`: it has heard, and does not come to an end. All others: it was not asked, or has hung up.
+fn outcome(
+    settings: &Settings,
+    master: Process,
+    answer: &mut Answer,
+) -> io::Result<Vec<Vec<String>>> {
+    let is_late = |error: &io::Error| error.kind() == ErrorKind::TimedOut;
+    match answer.read(PATIENCE) {
+        Err(error) if is_late(&error) && answer.is_heard() => {}
+        // It would keep this command waiting for nothing.
+        Err(error) if is_late(&error) => return Err(io::Error::other(error)),
+        answered => return answered,
+    }
+    let own = settings.close_wait;
+    match answer.read(BOOT_TIME * 2 + own + SLACK) {
+        Err(error) if is_late(&error) => {}
+        answered => return answered,
+    }
+    // Its drain may have more patience than this command knows of. It has become the new program by now, and says so.
+    let socket = &settings.place.socket;
+    let facts = control::ask_until_heard(socket, master, &Question::State, PATIENCE)?;
+    answer.read(close_wait(&facts).saturating_sub(own))
 }

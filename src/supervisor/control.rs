@@ -236,8 +236,13 @@ impl Asker {
         let mut buffer = [0; 4096];
         loop {
             match socket::receive(self.fd.as_fd(), &mut buffer) {
-                // Whoever has asked may have nothing more to say.
-                Ok(0) if self.line.contains(&b'\n') => break,
+                // Whoever has asked may have nothing more to say, or may have given up before anybody listened.
+                Ok(0) if self.line.contains(&b'\n') => {
+                    if socket::has_hung_up(self.fd.as_fd()) {
+                        return None;
+                    }
+                    break;
+                }
                 Ok(0) => return None,
                 Ok(count) => self.line.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -317,17 +322,27 @@ pub(crate) fn ask(path: &Path, master: Process, question: &Question) -> io::Resu
     })
 }
 
-/// Asks and waits for the whole answer. A master that is just becoming the program on disk drops who has not been
-/// heard, and where a crowd asks the queue may be full: such a question is put again.
+/// Asks and waits for the whole answer. See [`ask_until_heard_and`].
 pub(crate) fn ask_until_heard(
     path: &Path,
     master: Process,
     question: &Question,
     within: Duration,
 ) -> io::Result<Vec<Vec<String>>> {
+    ask_until_heard_and(path, master, question, |answer| answer.read(within))
+}
+
+/// Asks, and has the answer read. A master that is just becoming the program on disk drops who has not been heard, and
+/// where a crowd asks the queue may be full: such a question is put again.
+pub(crate) fn ask_until_heard_and(
+    path: &Path,
+    master: Process,
+    question: &Question,
+    read: impl Fn(&mut Answer) -> io::Result<Vec<Vec<String>>>,
+) -> io::Result<Vec<Vec<String>>> {
     let begun = Instant::now();
     loop {
-        let answer = ask(path, master, question).and_then(|mut answer| answer.read(within));
+        let answer = ask(path, master, question).and_then(|mut answer| read(&mut answer));
         let is_dropped = |error: &io::Error| {
             use ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof, WouldBlock};
             matches!(
@@ -345,6 +360,11 @@ pub(crate) fn ask_until_heard(
 }
 
 impl Answer {
+    /// Whether the master has taken the question; where the kernel cannot tell it has.
+    pub fn is_heard(&self) -> bool {
+        socket::unread(self.stream.as_fd()).map_or(true, |bytes| bytes == 0)
+    }
+
     /// What has been told so far.
     pub fn so_far(&mut self) -> Vec<Vec<String>> {
         let mut buffer = [0; 4096];
@@ -364,7 +384,8 @@ impl Answer {
             .collect()
     }
 
-    /// Waits for the whole answer; an error when it does not end within the time, or is empty.
+    /// Waits for the whole answer; an error when it does not end within the time, or is empty. After the time it can be
+    /// waited for again.
     pub fn read(&mut self, within: Duration) -> io::Result<Vec<Vec<String>>> {
         let until = Instant::now() + within;
         let mut buffer = [0; 4096];
@@ -375,16 +396,21 @@ impl Answer {
             self.stream.set_read_timeout(Some(left))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(_) if self.text.len() >= LONGEST_ANSWER || until <= Instant::now() => {
-                    return Err(io::Error::other("it does not come to an end"));
-                }
                 Ok(count) => self.text.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let text = format!("no answer within {} s", within.as_secs());
-                    return Err(io::Error::new(ErrorKind::TimedOut, text));
-                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
                 Err(error) => return Err(error),
+            }
+            let has_no_end = "it does not come to an end";
+            if self.text.len() >= LONGEST_ANSWER {
+                return Err(io::Error::other(has_no_end));
+            }
+            if until <= Instant::now() {
+                let text = match self.text.is_empty() {
+                    true => format!("no answer within {} s", within.as_secs()),
+                    false => has_no_end.to_owned(),
+                };
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
             }
         }
         match self.text.is_empty() {
@@ -400,6 +426,30 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_takes_longer_is_whole_in_the_end() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut answer = Answer {
+            stream: ours,
+            text: Vec::new(),
+        };
+        let mut is_late = |text: &str| {
+            let error = answer.read(Duration::ZERO).unwrap_err();
+            assert_eq!(
+                (error.kind(), error.to_string().as_str()),
+                (ErrorKind::TimedOut, text)
+            );
+        };
+        is_late("no answer within 0 s");
+        theirs.write_all(b"done\ta").unwrap();
+        // It is read after the time, and not lost by that.
+        is_late("it does not come to an end");
+        theirs.write_all(b"b\n").unwrap();
+        drop(theirs);
+        let said = answer.read(Duration::from_secs(60)).unwrap();
+        assert_eq!(said, [["done", "ab"]]);
+    }
 
     #[test]
     fn questions_come_through_in_any_pieces_and_nonsense_does_not() {

@@ -578,6 +578,26 @@ pub fn peer(fd: BorrowedFd<'_>) -> io::Result<(Option<Pid>, u32)> {
     Ok((Pid::from_raw(peer.pid), peer.uid))
 }
 
+/// How much of what was sent on a Unix socket its other end has not read yet: SIOCOUTQ, which counts whole buffers.
+pub fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is to one int that lives through the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// Whether the other end of a Unix socket is closed, and not just done with what it has to say: POLLHUP of `poll(2)`.
+pub fn has_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut wait = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one pollfd that lives through the call, which does not wait.
+    let found = unsafe { libc::poll(&mut wait, 1, 0) };
+    found == 1 && wait.revents & libc::POLLHUP != 0
+}
+
 /// How many connections wait to be accepted on a TCP listener: TCP_INFO of `tcp(7)`, whose field for segments not
 /// yet acknowledged has this meaning on a listening socket. `None` on any other socket.
 pub fn waiting(fd: BorrowedFd<'_>) -> Option<u32> {

@@ -1,7 +1,10 @@
 //! `app restart`: in place, and with `--cold` by stopping and starting. What both have in common, and what is theirs.
 
 use crate::look::{nothing_left, own_address};
-use crate::support::{Place, Site, freeze, is_alive, run, signal, workers, working_in};
+use crate::support::{
+    Meanwhile, Place, Site, freeze, holds_for, is_alive, run, signal, wait_until, workers,
+    working_in,
+};
 use std::net::TcpStream;
 
 const WAYS: [&[&str]; 2] = [&[], &["--cold"]];
@@ -246,6 +249,46 @@ fn one_that_does_not_answer_is_not_waited_for_long() {
         "{said}"
     );
     assert_eq!(site.get("/").status, 200);
+    // Nobody waits for that restart any more, and it is not done: the next one is the first.
+    place.app(&["restart"]).ok();
+    assert_eq!(place.fact("generation"), "2");
+}
+
+/// For as long as the master has patience, of which the command does not know.
+#[test]
+fn one_that_is_at_it_is_waited_for() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "close_wait=300"]);
+    let mut wire = place.hold(&site, "h");
+    let mut restart = Meanwhile::new(place.command(&["app", "restart"]));
+    // Two boots, five seconds of its own close_wait, and some.
+    holds_for(35_000, "the restart waits", || !restart.is_over());
+    place.release("h");
+    assert_eq!(wire.answer().status, 200);
+    let said = restart.end(20).ok();
+    assert!(said.ends_with(" 1 finished since, 0 cut\n"), "{said}");
+}
+
+#[test]
+fn one_that_stands_still_amid_a_restart_was_asked_and_may_yet_do_it() {
+    let place = Place::demo();
+    let site = place.start(&["--set", "close_wait=300"]);
+    let mut wire = place.hold(&site, "h");
+    let restart = Meanwhile::new(place.command(&["app", "restart"]));
+    wait_until(20, "the new worker serves", || workers(site.pid).len() == 2);
+    freeze(site.pid);
+    let said = restart.end(100).failed(1);
+    signal(site.pid, "CONT");
+    assert!(
+        said.starts_with(&format!(
+            "demo: pid {} was asked to restart, and is not done after ",
+            site.pid
+        )) && said.ends_with(" s; \"app state\" tells how it is\n"),
+        "{said}"
+    );
+    place.release("h");
+    assert_eq!(wire.answer().status, 200);
+    place.wait_for_log(&format!("restarted, pid {}, ", site.pid));
 }
 
 #[test]
