@@ -212,3 +212,5 @@ pub use http::failure::Error;
 pub use http::form::{Form, Login, is_secret};
 pub use http::request::{Request, Worker};
 pub use http::response::{IntoResponse, Response, Result};
+#[doc(hidden)]
+pub use sys::entry::enter;

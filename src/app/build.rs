@@ -681,6 +681,12 @@ impl<S> App<S> {
     /// }
     /// ```
     pub fn main(self) -> ExitCode {
+        ExitCode::from(self.run())
+    }
+
+    /// As [`main`](App::main), with the number of the status.
+    #[doc(hidden)]
+    pub fn run(self) -> u8 {
         let App {
             name,
             mut routes,
@@ -706,19 +712,17 @@ impl<S> App<S> {
         };
         let name = service.name.clone();
         let args = || std::env::args_os().skip(1);
-        ExitCode::from(
-            call::run(&name, &commands, args())
-                .unwrap_or_else(|| run(service, args()))
-                .unwrap_or_else(|error| {
-                    // A closed standard error must not turn an error into a panic.
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "{}",
-                        super::printable(&format!("{name}: {error}"))
-                    );
-                    error.code()
-                }),
-        )
+        call::run(&name, &commands, args())
+            .unwrap_or_else(|| run(service, args()))
+            .unwrap_or_else(|error| {
+                // A closed standard error must not turn an error into a panic.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{}",
+                    super::printable(&format!("{name}: {error}"))
+                );
+                error.code()
+            })
     }
 
     /// What `--version` says behind the name. Usually that of the package:

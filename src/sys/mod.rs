@@ -5,6 +5,7 @@
 pub mod atomic;
 pub mod clock;
 pub mod credentials;
+pub mod entry;
 pub mod epoll;
 pub mod fd;
 pub mod file;

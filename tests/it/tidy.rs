@@ -234,9 +234,10 @@ fn imports_go_down() {
         "gate",
     ];
     names_those_before_it("src/http", &["super::", "crate::http::"], &http);
-    // The ground floor knows nothing but itself.
+    // The ground floor knows nothing but itself. What a macro names it names for who uses it.
     for (name, text) in sources("src/sys") {
         for (number, line) in code(&text) {
+            let line = line.replace("$crate::", "");
             let mut named = line.split("crate::").skip(1);
             assert!(
                 named.all(|rest| rest.starts_with("sys")),

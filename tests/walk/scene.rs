@@ -147,15 +147,19 @@ pub fn record(walk: Walk, role: Role) -> Result<Vec<Call>, String> {
         return Err(format!("without a fault: {}", played.done.words()));
     }
     let mut calls = strace::calls(&played.trace);
-    // A program that was executed: ld.so, libc and std come first. The last thing that std does before main is to
-    // take SIGBUS, after it has looked at it.
+    // A program that was executed: ld.so and libc come first. With the GNU library the last thing before the ready
+    // binary is itself is to ignore SIGPIPE; with others std goes on, to take SIGBUS after it has looked at it.
+    let (signal, sights) = match cfg!(target_env = "gnu") {
+        true => ("SIGPIPE", 1),
+        false => ("SIGBUS", 2),
+    };
     let mut kept = Vec::new();
     // The check is caught behind its execve; the command's is the shell's.
     let mut starting = (role == Role::Check).then_some(0);
     let mut is_shell = role == Role::Command;
     for call in calls.drain(..) {
-        if matches!(starting, Some(sight) if sight < 2) {
-            let is_sight = call.name == "rt_sigaction" && call.args.starts_with("SIGBUS");
+        if starting.is_some_and(|sight| sight < sights) {
+            let is_sight = call.name == "rt_sigaction" && call.args.starts_with(signal);
             starting = starting.map(|sight| sight + i32::from(is_sight));
             kept.push((call, false));
             continue;
@@ -168,7 +172,7 @@ pub fn record(walk: Walk, role: Role) -> Result<Vec<Call>, String> {
         }
         kept.push((call, !is_shell));
     }
-    if matches!(starting, Some(sight) if sight < 2) {
+    if starting.is_some_and(|sight| sight < sights) {
         return Err("the end of the program's start was not found in its calls".to_owned());
     }
     // Those of the start keep their places in the count; an empty name is never injected into.
