@@ -8,6 +8,8 @@ use super::target;
 pub(crate) struct Checked {
     pub bytes: Vec<u8>,
     pub head: Head,
+    /// Those up to the end of the path, as the text that they are.
+    line: Box<str>,
     /// When its first byte came, on the exchange's clock.
     pub begun: u64,
 }
@@ -18,6 +20,7 @@ impl Checked {
     pub fn new(mut bytes: Vec<u8>, mut head: Head) -> Checked {
         let path = &mut bytes[head.path.start as usize..head.path.end as usize];
         head.path.end = head.path.start + target::normalize(path) as u32;
+        let line = text(&bytes[..head.path.end as usize]).into();
         if let (true, Some(host)) = (head.is_absolute(&bytes), head.host) {
             let mut fields = head.fields.iter_mut();
             let field = fields.find(|field| field.name.of(&bytes).eq_ignore_ascii_case(b"host"));
@@ -28,6 +31,7 @@ impl Checked {
         Checked {
             bytes,
             head,
+            line,
             begun: 0,
         }
     }
@@ -45,12 +49,17 @@ impl Checked {
         Checked::new(bytes, head)
     }
 
+    /// Bytes of memory that it takes.
+    pub fn held(&self) -> usize {
+        self.bytes.len() + self.line.len()
+    }
+
     pub fn method(&self) -> &str {
-        text(self.head.method.of(&self.bytes))
+        self.head.method.of_text(&self.line)
     }
 
     pub fn path(&self) -> &str {
-        text(self.head.path.of(&self.bytes))
+        self.head.path.of_text(&self.line)
     }
 
     /// The host asked for, and its port where one was sent.
@@ -86,4 +95,18 @@ impl Checked {
 /// Methods, targets and hosts are checked to be visible ASCII before anything else sees them.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_twice_counts_twice() {
+        let line = format!("GET /{}", "a".repeat(900));
+        let text = format!("{line}?q HTTP/1.1\r\nHost: x\r\n\r\n");
+        let checked = Checked::of_text(&text);
+        assert_eq!(checked.held(), text.len() + line.len());
+        assert_eq!((checked.method(), checked.path()), ("GET", &line[4..]));
+    }
 }

@@ -590,7 +590,7 @@ impl Desk {
         let Some(connection) = self.table.get_mut(token) else {
             return Step::Rest;
         };
-        let size = request.checked.bytes.len() + request.body.held() + connection.input.len();
+        let size = request.checked.held() + request.body.held() + connection.input.len();
         let why = if self.link.in_flight() >= self.bounds.room {
             "too many requests wait already"
         } else if self.exchange.waiting() + size > self.bounds.memory {

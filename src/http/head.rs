@@ -41,6 +41,13 @@ impl Span {
         &input[self.start as usize..self.end as usize]
     }
 
+    /// The same of an input that is known to be text.
+    pub fn of_text(self, input: &str) -> &str {
+        input
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+
     fn new(start: usize, end: usize) -> Span {
         Span {
             start: start as u32,
