@@ -440,7 +440,7 @@ impl<'a> Site<'a> {
             _ => "1",
         };
         let text = match self.server.kind {
-            Kind::Hade | Kind::Demo => return self.write_files(),
+            Kind::Hade | Kind::Demo => return write_files(&self.dir),
             Kind::Lighttpd => format!(
                 "server.document-root = \"{dir}/www\"\n\
                  server.bind = \"127.0.0.1\"\n\
@@ -493,25 +493,26 @@ impl<'a> Site<'a> {
         if script(self.server.kind).is_some() {
             return fs::write(self.dir.join("config.ru"), RACK);
         }
-        self.write_files()
+        write_files(&self.dir)
     }
+}
 
-    /// Whether its files have been there for a while.
-    pub fn is_settled(&self) -> bool {
-        let changed = fs::metadata(self.dir.join("www/hello.txt")).map(|found| found.ctime());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs() as i64);
-        changed.is_ok_and(|changed| changed + SETTLED < now)
+/// Puts the files that are asked for into `www` of this directory.
+pub fn write_files(dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir.join("www"))?;
+    fs::write(dir.join("www/hello.txt"), "Hello, World!")?;
+    for size in DOWNLOADS.into_iter().chain([SLOW_READ]) {
+        fs::write(dir.join(format!("www/{size}")), vec![b'x'; size])?;
     }
+    Ok(())
+}
 
-    fn write_files(&self) -> std::io::Result<()> {
-        fs::create_dir(self.dir.join("www"))?;
-        fs::write(self.dir.join("www/hello.txt"), "Hello, World!")?;
-        for size in DOWNLOADS.into_iter().chain([SLOW_READ]) {
-            fs::write(self.dir.join(format!("www/{size}")), vec![b'x'; size])?;
-        }
-        Ok(())
-    }
+/// Whether they have been there for a while.
+pub fn are_settled(dir: &Path) -> bool {
+    let changed = fs::metadata(dir.join("www/hello.txt")).map(|found| found.ctime());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs() as i64);
+    changed.is_ok_and(|changed| changed + SETTLED < now)
 }
 
 impl Drop for Site<'_> {

@@ -58,8 +58,8 @@ func main() {
 /// One column.
 enum Contender {
     Server(&'static str, Server),
-    /// hade with a root, asked for the file that nginx and lighttpd are asked for.
-    File(Server),
+    /// hade with a root and so many workers, asked for the file that nginx and lighttpd are asked for.
+    File(&'static str, usize, Server),
     Tiny,
     Go(PathBuf),
 }
@@ -67,8 +67,7 @@ enum Contender {
 impl Contender {
     fn name(&self) -> &'static str {
         match self {
-            Self::Server(name, _) => name,
-            Self::File(_) => "hade, file",
+            Self::Server(name, _) | Self::File(name, ..) => name,
             Self::Tiny => "tiny_http x8",
             Self::Go(_) => "go",
         }
@@ -76,7 +75,7 @@ impl Contender {
 
     fn server(&self) -> Option<&Server> {
         match self {
-            Self::Server(_, server) | Self::File(server) => Some(server),
+            Self::Server(_, server) | Self::File(.., server) => Some(server),
             Self::Tiny | Self::Go(_) => None,
         }
     }
@@ -101,18 +100,26 @@ pub fn run(hade: Option<&Path>, wish: &Wish) -> Result<(), String> {
         contenders.push(Contender::Server("hade", one));
         contenders.push(Contender::Server("hade again", again));
     }
-    contenders.extend(hade.map(|hade| {
-        Contender::File(Server {
-            name: "hade-file",
-            kind: Kind::Hade,
-            program: hade.to_owned(),
-        })
-    }));
+    // As it comes, with one worker as lighttpd; and with as many as nginx has by itself, which is one per core.
+    for (name, workers) in [("hade, file", 1), ("hade, file, wide", cores())] {
+        contenders.extend(hade.map(|hade| {
+            let server = Server {
+                name: "hade-file",
+                kind: Kind::Hade,
+                program: hade.to_owned(),
+            };
+            Contender::File(name, workers, server)
+        }));
+    }
     for (name, kind) in [("nginx", Kind::NginxWide), ("lighttpd", Kind::Lighttpd)] {
         let found = servers::installed(name, name, kind, servers::find(name));
         contenders.extend(found.map(|server| Contender::Server(name, server)));
     }
     let root = Root::new(contenders.iter().filter_map(Contender::server))?;
+    let written = servers::write_files(&root.path);
+    written.map_err(|e| format!("cannot write the files: {e}"))?;
+    // Of files that have just been written it is asked each time whether they are hade's own.
+    watch::wait_until(|| servers::are_settled(&root.path));
     contenders.extend(go(&root.path).map(Contender::Go));
     contenders.push(Contender::Tiny);
     let rounds = if wish.quick { QUICK_ROUNDS } else { ROUNDS };
@@ -289,12 +296,13 @@ fn measure(contender: &Contender, load: &Load, root: &Path) -> Result<Seen, Stri
             site.stop()?;
             Ok(seen)
         }
-        Contender::File(server) => {
-            let mut site = Site::for_many(server, root, &["root=www"])?;
+        Contender::File(_, workers, server) => {
+            let files = format!("root={}", root.join("www").display());
+            let settings = [&files, &format!("workers={workers}")];
+            let mut site = Site::for_many(server, root, &settings.map(String::as_str))?;
             site.path = "/hello.txt";
             site.start()?;
-            // Of files that have just been written it is asked each time whether they are hade's own.
-            watch::wait_until(|| site.is_settled());
+            watch::wait_until(|| site.family().len() > *workers);
             let seen = load.put_on(site.address, site.path, &site.family())?;
             site.stop()?;
             Ok(seen)
