@@ -70,6 +70,8 @@ const ERRORS: &[(&str, &str, &[&str])] = &[
     ("flock", "", &["ENOLCK", "EINTR"]),
     ("ioctl", "", &[]),
     ("prctl", "", &[]),
+    // Of a process with more than one thread, or in a sandbox.
+    ("unshare", "", &["EINVAL", "EPERM"]),
     ("lseek", "", &[]),
     ("fstat", "", &[]),
     ("newfstatat", "AT_EMPTY_PATH", &[]),
