@@ -82,8 +82,14 @@ fn by_socket(settings: &Settings) -> Result<Runs> {
     let facts = control::ask_until_heard(path, process, &Question::State, PATIENCE);
     let facts = facts.map_err(cannot)?;
     let of = |key: &str| facts.iter().find(|line| line[0] == key)?.get(1);
+    let Some(told) = of("pid_file") else {
+        return Err(Error::failed(format!(
+            "cannot tell who runs: {} is that of pid {}, which does not name its pid file; if that is an earlier version, its own \"app stop\" ends it, or TERM",
+            path.display(),
+            process.pid
+        )));
+    };
     // Two services that were given one socket by mistake, or app.pid_file was changed since the start.
-    let told = of("pid_file").map_or("", String::as_str);
     if resolved(Path::new(told)) != resolved(&settings.place.pid_file) {
         return Err(Error::failed(format!(
             "cannot tell who runs: {} is that of pid {}, whose pid file is {}; with --set pid_file={} it is meant",

@@ -84,6 +84,30 @@ fn one_socket_for_two_pid_files_stops_nobody_by_mistake() {
     assert_eq!(site.get("/hello").status, 200);
 }
 
+/// As versions from before the lock's own file do.
+#[test]
+fn a_master_that_does_not_name_its_pid_file_is_told_of() {
+    use std::io::{BufRead, BufReader, Write};
+    let place = Place::new();
+    std::fs::create_dir(place.path("run")).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(place.path("run/app.sock")).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = BufReader::new(&stream).read_line(&mut String::new());
+            let _ = stream.write_all(b"pid\t1\ngeneration\t1\n");
+        }
+    });
+    let own = std::process::id();
+    let why = format!(
+        "hade: cannot tell who runs: run/app.sock is that of pid {own}, which does not name its pid file; \
+         if that is an earlier version, its own \"app stop\" ends it, or TERM\n"
+    );
+    for (command, code) in [("state", 4), ("restart", 1), ("stop", 1)] {
+        assert_eq!(place.app(&[command]).failed(code), why);
+    }
+}
+
 #[test]
 fn a_socket_that_does_not_answer_is_not_said_to_be_not_running() {
     let place = Place::demo();
