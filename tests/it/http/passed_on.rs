@@ -3,8 +3,8 @@
 
 use crate::look::{comm, descriptors};
 use crate::support::{
-    Meanwhile, Place, Site, Wire, get, has, holds_for, in_time, is_alive, pattern, run, signal,
-    wait_until, worker, workers,
+    Meanwhile, Place, Site, Wire, get, has, holds_for, in_time, is_alive, pattern, run,
+    settled_descriptors, signal, wait_until, worker, workers,
 };
 use std::process::Command;
 
@@ -123,6 +123,8 @@ fn what_was_passed_on_and_not_yet_read_is_passed_on_again() {
 
 /// A process has room for so many descriptors more than it has.
 fn room_for(pid: u32, more: usize) {
+    // A master looks at files of the kernel's while a worker boots: what is open for a moment makes room later.
+    settled_descriptors(pid);
     let open: Vec<u32> = descriptors(pid).iter().map(|(number, _)| *number).collect();
     let mut free = (0..).filter(|number| !open.contains(number));
     let limit = free.nth(more).expect("a number");
