@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,8 @@ pub struct Shared {
     story: Mutex<Story>,
     /// The worker that is stopped for good and waits to be replaced: nobody else is to wake or to kill it. 0 for none.
     pub stopped: AtomicU32,
+    /// Held by who stops workers, looks at what they hold, kills them or lets them go on: one at a time.
+    hands: Mutex<()>,
     /// Nothing is in `run/` at the moment, so that no command finds the service.
     pub cleaned: AtomicBool,
 }
@@ -111,6 +113,11 @@ impl Shared {
             Err(poisoned) => poisoned.into_inner(),
         };
         tell(&mut story)
+    }
+
+    /// Nobody else stops or wakes a worker until this is dropped.
+    pub fn alone(&self) -> MutexGuard<'_, ()> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn begin(&self, kind: Kind, what: &str) -> usize {
@@ -312,6 +319,7 @@ pub fn run(hade: Option<&Path>, wish: &Wish) -> Result<(), String> {
         failed: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         stopped: AtomicU32::new(0),
+        hands: Mutex::default(),
         cleaned: AtomicBool::new(false),
         story: Mutex::default(),
     });

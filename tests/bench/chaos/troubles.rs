@@ -382,6 +382,8 @@ impl Site {
         let pid = workers[self.random.below(workers.len())];
         watch::kill("STOP", &[pid]);
         thread::sleep(Duration::from_secs(2));
+        let shared = Arc::clone(&self.shared);
+        let _alone = shared.alone();
         self.wake(&[pid]);
     }
 
@@ -393,7 +395,11 @@ impl Site {
         }
         let pid = workers[self.random.below(workers.len())];
         self.shared.stopped.store(pid, Relaxed);
-        if !self.hold(pid) {
+        let is_held = {
+            let _alone = self.shared.alone();
+            self.hold(pid)
+        };
+        if !is_held {
             self.shared.stopped.store(0, Relaxed);
             return;
         }
