@@ -345,13 +345,14 @@ impl Site {
 
     /// Stops it, notes which connections it holds, and then it dies by this signal: those are excused, and no others.
     pub fn kill_one(&mut self, signal: &str) {
+        // Before the choice, so that it is not of one whom somebody else has killed meanwhile.
+        let shared = Arc::clone(&self.shared);
+        let _alone = shared.alone();
         let workers = self.workers();
         if workers.is_empty() {
             return;
         }
         let pid = workers[self.random.below(workers.len())];
-        let shared = Arc::clone(&self.shared);
-        let _alone = shared.alone();
         // Nobody passes a connection on between the look and the death.
         watch::kill("STOP", &workers);
         if self.hold(pid) {
