@@ -352,8 +352,8 @@ impl Routes {
     /// Whether such a request asks for the health path, which is hade's own where the application has no route there,
     /// and in any case when a stop is coming: balancers are to send nobody any more, whatever the application thinks.
     pub fn is_health(&self, method: &str, path: &str, is_stopping: bool) -> bool {
-        let is_ours = is_stopping || !self.paths.contains_key(HEALTH);
-        path == HEALTH && matches!(method, "GET" | "HEAD") && is_ours
+        let is_ours = || is_stopping || !self.paths.contains_key(HEALTH);
+        path == HEALTH && matches!(method, "GET" | "HEAD") && is_ours()
     }
 
     /// Whether the program has a route of its own here, whatever is served.
