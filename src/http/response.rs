@@ -731,11 +731,11 @@ impl Response {
 
     /// Writes the head to `out`, replacing what is there.
     pub(crate) fn render_head(&self, out: &mut Vec<u8>, date: &str, minor: u8, keep_alive: bool) {
-        use std::io::Write;
         out.clear();
         out.extend_from_slice(b"HTTP/1.1 ");
-        let _ = write!(out, "{} ", self.status);
+        push_decimal(out, self.status.into());
         for part in [
+            " ",
             reason(self.status),
             "\r\nDate: ",
             date,
@@ -753,7 +753,8 @@ impl Response {
             _ if matches!(self.status, 204 | 304) => {}
             Some(length) => {
                 out.extend_from_slice(b"Content-Length: ");
-                let _ = write!(out, "{length}\r\n");
+                push_decimal(out, length);
+                out.extend_from_slice(b"\r\n");
             }
             None if minor > 0 => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             None => {}
@@ -775,6 +776,18 @@ impl Response {
             self.body()
         }
     }
+}
+
+/// A number, without the cost of [`std::fmt`]: each answer has two.
+fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while number > 0 || at == digits.len() {
+        at -= 1;
+        digits[at] += (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 fn into_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
@@ -951,6 +964,17 @@ mod tests {
         let mut out = b"left over".to_vec();
         response.render_head(&mut out, "D", minor, keep_alive);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_written_as_std_writes_them() {
+        let powers = (0..20).map(|exponent| 10_u64.pow(exponent));
+        let around = powers.flat_map(|power| [power - 1, power, power + 1]);
+        for number in around.chain([404, u64::MAX - 1, u64::MAX]) {
+            let mut out = b"before ".to_vec();
+            push_decimal(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before {number}"));
+        }
     }
 
     #[test]
