@@ -245,7 +245,7 @@ impl Output {
             match file::read_at_hand(file, &mut scratch[..count], at) {
                 None => Ok(None),
                 Some(0) => Ok(Some(0)),
-                Some(count) => socket::send_more(socket, &scratch[..count], false).map(Some),
+                Some(count) => socket::send(socket, &[IoSlice::new(&scratch[..count])]).map(Some),
             }
         })
     }
@@ -273,14 +273,18 @@ impl Output {
                     if first.is_empty() && then.is_empty() {
                         return Ok(Pushed::Whole);
                     }
-                    let pushed = socket::send(socket, &[IoSlice::new(first), IoSlice::new(then)]);
+                    let pushed = socket::send_more(
+                        socket,
+                        &[IoSlice::new(first), IoSlice::new(then)],
+                        self.close,
+                    );
                     *at += pushed
                         .as_ref()
                         .map_or(0, |count| count.saturating_sub(first.len()));
                     pushed
                 }
                 Load::File { left, .. } if !first.is_empty() => {
-                    socket::send_more(socket, first, *left > 0)
+                    socket::send_more(socket, &[IoSlice::new(first)], *left > 0)
                 }
                 Load::File { left: 0, .. } => return Ok(Pushed::Whole),
                 Load::File { .. } if turn == 0 => return Ok(Pushed::Enough),
@@ -315,8 +319,10 @@ impl Output {
                         Err(error) => Err(error),
                     }
                 }
-                Load::Feed(_) => socket::send_more(socket, first, false),
-                Load::Stream(_) if !first.is_empty() => socket::send_more(socket, first, false),
+                Load::Feed(_) => socket::send(socket, &[IoSlice::new(first)]),
+                Load::Stream(_) if !first.is_empty() => {
+                    socket::send(socket, &[IoSlice::new(first)])
+                }
                 Load::Stream(flow) => {
                     return Ok(match flow.is_over {
                         true => Pushed::Whole,

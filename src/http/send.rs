@@ -94,7 +94,7 @@ pub(super) fn at_once(
     let mut sent = 0;
     if has_all {
         let parts = [IoSlice::new(head), IoSlice::new(body)];
-        sent = match socket::send(connection.client.as_fd(), &parts) {
+        sent = match socket::send_more(connection.client.as_fd(), &parts, close) {
             Ok(sent) => sent,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Err(_) => return Step::Close,

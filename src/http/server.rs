@@ -534,7 +534,7 @@ impl Pool {
             if response.is_in_memory() {
                 let body = response.body_for(checked.method());
                 let parts = [IoSlice::new(head), IoSlice::new(body)];
-                let sent = socket::send(loaned.client.as_fd(), &parts);
+                let sent = socket::send_more(loaned.client.as_fd(), &parts, after != After::Keep);
                 if let (Some(entry), Ok(sent)) = (&mut entry, &sent) {
                     entry.sent = *sent as u64;
                 }

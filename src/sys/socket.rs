@@ -476,25 +476,17 @@ pub fn is_gone(fd: BorrowedFd<'_>) -> bool {
 
 /// `sendmsg(2)` that never blocks and never raises SIGPIPE; may send less than all.
 pub fn send(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    send_with(fd, parts, 0)
+    send_more(fd, parts, false)
 }
 
-/// The same for one piece; `more`: the rest follows at once, and may share its packet.
-pub fn send_more(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
-    send_with(
-        fd,
-        &[IoSlice::new(bytes)],
-        if more { libc::MSG_MORE } else { 0 },
-    )
-}
-
-fn send_with(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], flags: i32) -> io::Result<usize> {
+/// The same; `more`: the rest follows at once, or the end (`shutdown(2)`), and may share its packet.
+pub fn send_more(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
     // SAFETY: msghdr is plain data for which all zeros is a value.
     let mut message: libc::msghdr = unsafe { zeroed() };
     // IoSlice is promised to have the layout of iovec; sendmsg(2) only reads it.
     message.msg_iov = parts.as_ptr().cast_mut().cast();
     message.msg_iovlen = parts.len() as _;
-    let flags = flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
     // SAFETY: the message points to `parts`, which live through the call.
     retry(|| check(unsafe { libc::sendmsg(fd.as_raw_fd(), &message, flags) }))
         .map(|count| count as usize)
