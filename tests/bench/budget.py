@@ -19,8 +19,8 @@ import time
 
 REQUESTS = 1000
 GLIBC = {"size": 2_700_000, "pss": 2900, "threads": 8}
-MUSL = {"size": 1_770_000, "pss": 1850, "threads": 8}
-INSTRUCTIONS = {"fixed": (7_500, 6_800), "handler": (22_000, 11_000)}
+MUSL = {"size": 1_600_000, "pss": 1750, "threads": 8}
+INSTRUCTIONS = {"fixed": (7_000, 6_300), "handler": (22_000, 9_500)}
 PATIENCE = 60
 
 
