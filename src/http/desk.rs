@@ -51,8 +51,8 @@ pub(super) struct Desk {
     again: Vec<Token>,
     /// Connections that epoll has reported while they were on loan.
     early: Vec<Token>,
-    /// Connections that came back, while the worker leaves, with their next request unread: the next worker's, if it takes
-    /// them.
+    /// Connections that are answered, while the worker leaves, and whose next request may be here unread: the next worker's,
+    /// if it takes them.
     unread: Vec<Token>,
     /// Bytes that clients have made us keep since all that they hold was last added up.
     grown: usize,
@@ -451,10 +451,12 @@ impl Desk {
                         return self.close(token);
                     }
                     let connection = self.table.get(token);
-                    if interest == Interest::ReadableEdge
-                        && connection.is_some_and(|c| c.is_readable)
-                    {
-                        self.again.push(token);
+                    let connection = connection.filter(|connection| connection.is_readable);
+                    if let (Interest::ReadableEdge, Some(connection)) = (interest, connection) {
+                        match connection.phase == Phase::Idle && self.exchange.is_draining() {
+                            true => self.unread.push(token),
+                            false => self.again.push(token),
+                        }
                     }
                     return;
                 }

@@ -3,10 +3,13 @@
 
 use crate::look::{comm, descriptors};
 use crate::support::{
-    Meanwhile, Place, Site, Wire, get, has, holds_for, in_time, is_alive, pattern, run,
-    settled_descriptors, signal, wait_until, worker, workers,
+    Meanwhile, Place, Site, Wire, freeze, get, has, holds_for, in_time, is_alive, pattern, run,
+    settled_descriptors, signal, wait_asleep, wait_until, worker, workers,
 };
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 const ROUNDS: usize = 5;
 
@@ -241,6 +244,41 @@ fn what_comes_while_the_last_request_is_answered_is_the_next_workers() {
         assert_eq!(wire.answer().status, 200);
         assert_eq!(wire.answer().text(), new.to_string());
     }
+    assert!(restart.end(60).ok().ends_with(" 0 cut\n"));
+}
+
+/// What is read in one piece and fills it leaves open whether there is more.
+#[test]
+fn what_stands_behind_a_body_that_fills_the_buffer_is_the_next_workers() {
+    /// As much as is read at a time.
+    const FULL: usize = 64 * 1024;
+    let place = Place::demo();
+    // A socket that holds all of it: that of TCP has a window.
+    let listen = ["--address", "unix:run/http.sock", "--set", "close_wait=60"];
+    let site = Site::of(&place.app(&[&["start", "-d"], &listen[..]].concat()).ok());
+    let old = site.worker();
+    let mut wire = UnixStream::connect(place.path("run/http.sock")).unwrap();
+    wire.set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let head = format!("POST /hello HTTP/1.1\r\nHost: t\r\nContent-Length: {FULL}\r\n\r\n");
+    wire.write_all(head.as_bytes()).unwrap();
+    wait_asleep(old);
+    let restart = Meanwhile::new(place.command(&["app", "restart"]));
+    let told = format!("\"pid\":{old},\"state\":\"draining\"");
+    wait_until(20, "the old one leaves", || {
+        place.app(&["state", "--json"]).out.contains(&told)
+    });
+    let others = workers(site.pid);
+    let new = *others.iter().find(|pid| **pid != old).expect("a new one");
+    freeze(old);
+    wire.write_all(&pattern(FULL)).unwrap();
+    wire.write_all(b"GET /pid HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    signal(old, "CONT");
+    let mut answers = String::new();
+    wire.read_to_string(&mut answers).unwrap();
+    assert!(answers.starts_with("HTTP/1.1 405 "), "{answers}");
+    assert!(answers.ends_with(&format!("\r\n\r\n{new}")), "{answers}");
     assert!(restart.end(60).ok().ends_with(" 0 cut\n"));
 }
 
