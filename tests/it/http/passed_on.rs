@@ -213,6 +213,18 @@ fn where_the_master_has_no_descriptors_connections_are_passed_on_when_it_has() {
     }
 }
 
+/// A restart whose old worker has been told to leave, and the new one.
+fn leaving(place: &Place, site: &Site, old: u32) -> (Meanwhile, u32) {
+    let restart = Meanwhile::new(place.command(&["app", "restart"]));
+    let told = format!("\"pid\":{old},\"state\":\"draining\"");
+    wait_until(20, "the old one leaves", || {
+        place.app(&["state", "--json"]).out.contains(&told)
+    });
+    let others = workers(site.pid);
+    let new = *others.iter().find(|pid| **pid != old).expect("a new one");
+    (restart, new)
+}
+
 /// It would be cut with the old one, which is out of time soon.
 #[test]
 fn what_comes_while_the_last_request_is_answered_is_the_next_workers() {
@@ -227,13 +239,7 @@ fn what_comes_while_the_last_request_is_answered_is_the_next_workers() {
         wire.send(get(&format!("/hold?name={name}")));
         place.wait_held(name);
     }
-    let restart = Meanwhile::new(place.command(&["app", "restart"]));
-    let told = format!("\"pid\":{old},\"state\":\"draining\"");
-    wait_until(20, "the old one leaves", || {
-        place.app(&["state", "--json"]).out.contains(&told)
-    });
-    let others = workers(site.pid);
-    let new = *others.iter().find(|pid| **pid != old).expect("a new one");
+    let (restart, new) = leaving(&place, &site, old);
     for wire in &mut wires {
         wire.send(get("/pid"));
     }
@@ -263,13 +269,7 @@ fn what_stands_behind_a_body_that_fills_the_buffer_is_the_next_workers() {
     let head = format!("POST /hello HTTP/1.1\r\nHost: t\r\nContent-Length: {FULL}\r\n\r\n");
     wire.write_all(head.as_bytes()).unwrap();
     wait_asleep(old);
-    let restart = Meanwhile::new(place.command(&["app", "restart"]));
-    let told = format!("\"pid\":{old},\"state\":\"draining\"");
-    wait_until(20, "the old one leaves", || {
-        place.app(&["state", "--json"]).out.contains(&told)
-    });
-    let others = workers(site.pid);
-    let new = *others.iter().find(|pid| **pid != old).expect("a new one");
+    let (restart, new) = leaving(&place, &site, old);
     freeze(old);
     wire.write_all(&pattern(FULL)).unwrap();
     wire.write_all(b"GET /pid HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
